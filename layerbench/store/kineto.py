@@ -66,6 +66,7 @@ CATEGORIES = {
 }
 _LAUNCHES = ("_runtime", "_driver")
 
+_ENDINGS = (".json", ".json.gz")
 _GZIP = b"\x1f\x8b"
 _MARK = b"\xef\xbb\xbf"
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[')
@@ -102,6 +103,8 @@ def read(path: AnyPath) -> TraceEvents:
                     )
     except FileNotFoundError:
         raise RecordError(f"there is no trace {path}") from None
+    except IsADirectoryError:
+        raise RecordError(f"{path} is a folder: {_to_name_in(path)}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RecordError(
             f"{path} is cut short or damaged: its gzip data cannot be unpacked "
@@ -113,6 +116,12 @@ def read(path: AnyPath) -> TraceEvents:
         raise RecordError(f"cannot read {path}: {error}") from error
     _check_origin(path, columns, pieces.header)
     return columns.made(pieces.header)
+
+
+def _to_name_in(folder: Path) -> str:
+    """What to name of a folder: `tensorboard_trace_handler` writes into one."""
+    there = sorted(one for ending in _ENDINGS for one in folder.glob(f"*{ending}"))
+    return f"name one trace in it, such as {there[-1]}" if there else "name a trace"
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:

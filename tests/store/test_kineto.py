@@ -177,4 +177,7 @@ def test_layerbenchs_own_trace_is_told(file: Path) -> None:
 
 def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
     assert "there is no trace" in refusal(tmp_path / "nix.json")
-    assert "cannot read" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("is a folder: name a trace")
+    for name in ("vm_1.17.pt.trace.json", "vm_1.18.pt.trace.json.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    assert refusal(tmp_path).endswith("/vm_1.18.pt.trace.json.gz")
