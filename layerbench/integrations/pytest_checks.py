@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from layerbench.records.timing import Profile
 
 STRICT = "--layerbench-strict"
-UPDATE = "pytest --layerbench --layerbench-update"
 # In the name of a record: a file system may refuse others, and a name with two dots is no record's.
 _REFUSED = re.compile(r"[^\w\-\[\]=,+@]")
 _LONGEST = 100
@@ -269,8 +269,8 @@ class LayerbenchFixture:
         figures = figures_of(comparison)
         self._tell(subject.work, verdict, beside=beside, figures=figures, why=why, notes=notes)
         if verdict == "SLOWER":
-            advice = "" if record is None else f"If this is meant: {UPDATE} writes a new record."
-            pytest.fail(complaint(comparison, beside, advice))
+            update = f"If this is meant: {self._update_command()} writes a new record."
+            pytest.fail(complaint(comparison, beside, "" if record is None else update))
         if comparison.disturbed and self._is_strict():
             pytest.fail(f"{STRICT}: {comparison.disturbed}")
         return Outcome(verdict, comparison, record)
@@ -320,15 +320,21 @@ class LayerbenchFixture:
             if others:
                 here = f"its records are of {', '.join(others)}, this is {subject.this_machine()}"
                 self._not_compared(subject, self._shown(path), here)
-        pytest.fail(f"there is no record {self._shown(path)}: {UPDATE} makes it")
+        pytest.fail(f"there is no record {self._shown(path)}: {self._update_command()} makes it")
 
     def _not_compared(self, subject: Subject, beside: str, why: str) -> NoReturn:
         __tracebackhide__ = True
-        why = f"times of another machine are not compared: {why}; {UPDATE} measures here"
+        update = self._update_command()
+        why = f"times of another machine are not compared: {why}; {update} measures here"
         self._tell(subject.work, "NOT COMPARED", beside=beside, why=[why])
         if self._is_strict():
             pytest.fail(f"{STRICT}: {why}")
         pytest.skip(why)
+
+    def _update_command(self) -> str:
+        """What writes the records of this test, and of no other."""
+        test = self._item.config.cwd_relative_nodeid(self._item.nodeid)
+        return f"pytest --layerbench-update {shlex.quote(test)}"
 
     def _is_strict(self) -> bool:
         return bool(self._item.config.getoption("layerbench_strict"))

@@ -24,7 +24,8 @@ def test_from_no_record_to_a_failing_check(suite, pytester) -> None:
     missing = suite(AGAINST.format(1), "--layerbench")
     missing.assert_outcomes(failed=1)
     missing.stdout.fnmatch_lines(
-        "*there is no record reports/net.json: pytest --layerbench --layerbench-update makes it"
+        "*there is no record reports/net.json: "
+        "pytest --layerbench-update test_speed.py::test_speed makes it"
     )
 
     made = suite(AGAINST.format(1), *UPDATE)
@@ -44,7 +45,7 @@ def test_from_no_record_to_a_failing_check(suite, pytester) -> None:
             "*Failed: Net is SLOWER than reports/net.json (threshold 90.0 %)",
             "E *whole model *SLOWER*",
             "E *1 (Work) *SLOWER*",
-            "E *If this is meant: pytest --layerbench --layerbench-update writes a new record.",
+            "E *If this is meant: pytest --layerbench-update test_speed.py::test_speed writes *",
             "test_speed.py:*: Failed",
             "SLOWER *Net on 1x3x16x16 *test_speed.py::test_speed",
         ]
@@ -151,7 +152,7 @@ class TestNets:
         if width == "c":
             layerbench.check(lambda: Net(2), X)
 """
-    pytester.makeini("[pytest]\nlayerbench_folder = kept\n")
+    pytester.makeini("[pytest]\nlayerbench_folder = ~/kept\n")
     suite(body, *UPDATE).assert_outcomes(passed=2)
     (machine,) = (pytester.path / "kept").iterdir()
     records = sorted(path.name for path in machine.rglob("*.json"))
@@ -164,7 +165,12 @@ class TestNets:
     machine.rename(machine.with_name("abacus-3c"))
     elsewhere = suite(body, "--layerbench")
     elsewhere.assert_outcomes(skipped=2)
-    elsewhere.stdout.fnmatch_lines("*its records are of abacus-3c, this is *")
+    elsewhere.stdout.fnmatch_lines(
+        [
+            "*its records are of abacus-3c, this is *",
+            "* --layerbench-update 'test_speed.py::TestNets::test_speed[[]c[]]' measures here*",
+        ]
+    )
     (machine.with_name("abacus-3c")).rename(pytester.path / "away")
     suite(body, "--layerbench").assert_outcomes(failed=2)
 
