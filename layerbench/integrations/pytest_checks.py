@@ -333,8 +333,13 @@ class LayerbenchFixture:
 
     def _update_command(self) -> str:
         """What writes the records of this test, and of no other."""
-        test = self._item.config.cwd_relative_nodeid(self._item.nodeid)
-        return f"pytest --layerbench-update {shlex.quote(test)}"
+        config = self._item.config
+        file, *names = self._item.nodeid.split("::")
+        # A node ID begins at the root folder, and a command line where pytest was called.
+        file = Path(
+            os.path.relpath(config.rootpath / file, config.invocation_params.dir)
+        ).as_posix()
+        return f"pytest --layerbench-update {shlex.quote('::'.join((file, *names)))}"
 
     def _is_strict(self) -> bool:
         return bool(self._item.config.getoption("layerbench_strict"))
