@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from torch import nn
@@ -88,18 +89,35 @@ class ProfiledSteps:
             return {}
         live.close()
         try:
-            self.record = live.record
-            if self._out is not None:
-                self.written = _write(self.record, self._out)
+            self._keep(live)
         except LayerbenchError as error:
             warnings.warn(f"layerbench: {error}", stacklevel=2)
         return {} if self.record is None else scalars(self.record)
 
     def drop(self) -> None:
-        """Take everything off, and tell nothing."""
-        if self.live is not None:
-            self.live.close()
-            self.live = None
+        """Something has raised: keep what there is, and tell nothing that would hide the error."""
+        live, self.live = self.live, None
+        if live is None:
+            return
+        live.close()
+        with suppress(LayerbenchError):
+            self._keep(live)
+
+    def _keep(self, live: LiveSteps) -> None:
+        """Make the record, and write it.
+
+        Raises:
+            UsageError: too few steps have been profiled.
+            OutputError: it cannot be written.
+        """
+        if live.number < self._start:
+            raise UsageError(
+                f"no training step was profiled: the training ended after {live.number} of the "
+                f"{self._start} steps that pass before; give a smaller start"
+            )
+        self.record = live.record
+        if self._out is not None:
+            self.written = _write(self.record, self._out)
 
 
 def _write(record: TrainingProfile, out: AnyPath) -> tuple[Path, ...]:

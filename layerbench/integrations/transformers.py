@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from layerbench.instruments.compiled import is_compiled
 from layerbench.integrations._steps import START, STEPS, ProfiledSteps, missing
 from layerbench.profilers.user_steps import FORWARD, optimizers_of
 from layerbench.records.training_step import TrainingProfile
@@ -80,7 +81,10 @@ class TrainerCallback(_Base):  # type: ignore[misc]
         self._trainer = trainer = _trainer_of(control)
         if state.is_world_process_zero:
             optimizers = optimizers_of(trainer.optimizer)
-            self._profiled.begin(trainer.model, optimizers, FORWARD)
+            # One that the trainer has compiled is called in place of its own.
+            compiled = is_compiled(trainer.model_wrapped)
+            model = trainer.model_wrapped if compiled else trainer.model
+            self._profiled.begin(model, optimizers, FORWARD)
         if hasattr(trainer, _RUNS_EPOCH):
             self._watch(getattr(trainer, _RUNS_EPOCH))
         elif self._profiled.live is not None:

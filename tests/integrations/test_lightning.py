@@ -170,16 +170,26 @@ def test_accumulated_gradients_are_micro_batches(clock, tmp_path) -> None:
     assert callback.written == ()
 
 
-@pytest.mark.parametrize("at", [2, 3, 4])
-def test_an_exception_leaves_nothing_behind(at: int, clock, tmp_path) -> None:
-    """In the step that is looked at, in one with marks alone, and in one with its layers timed."""
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_an_exception_leaves_nothing_behind_but_what_there_is(at: int, clock, tmp_path) -> None:
+    """Before, in the step that is looked at, in one with marks alone, one with its layers timed."""
     model, looking = Lit(clock), Looking(raising_at=at)
-    callback = layerbench.Callback(start=2, steps=4, out=None)
+    callback = layerbench.Callback(start=2, steps=4, out=tmp_path / "reports")
     trainer = trainer_of(tmp_path, looking, callback)
     with pytest.raises(ValueError, match="in a callback"):
         trainer.fit(model, DataLoader(Batches(clock)))
-    assert looking.bare[-1] is False
+    assert looking.bare[-1] is (at < 2)
     assert Looking.everything(trainer, model) == looking.before
+    check_kept(callback, at)
+
+
+def check_kept(callback: Any, at: int) -> None:
+    """What had been profiled before step ``at`` is there: one looked at, two timed."""
+    if at < 5:
+        assert (callback.record, callback.written) == (None, ())
+    else:
+        assert callback.record.step.n == 1
+        assert layerbench.read(callback.written[1]) == callback.record
 
 
 def test_each_fit_is_profiled_anew(clock, tmp_path) -> None:
@@ -194,6 +204,8 @@ def test_each_fit_is_profiled_anew(clock, tmp_path) -> None:
     with pytest.warns(UserWarning, match="no training step was profiled: at least three steps"):
         trainer_of(tmp_path, callback).fit(model, DataLoader(Batches(clock, 2)))
     assert (callback.record, callback.written) == (None, ())
+    with pytest.warns(UserWarning, match="ended after 2 of the 50 steps .*; give a smaller start"):
+        trainer_of(tmp_path, layerbench.Callback()).fit(model, DataLoader(Batches(clock, 2)))
 
 
 def test_a_training_that_goes_on_counts_its_own_steps(clock, tmp_path) -> None:

@@ -15,7 +15,7 @@ import layerbench
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import OutputError, UsageError
-from tests.integrations.test_lightning import in_net, of_board
+from tests.integrations.test_lightning import check_kept, in_net, of_board
 from tests.support.timed_training import ROWS, Batches, everywhere, net, phases, rows, slow
 
 transformers = pytest.importorskip("transformers")
@@ -63,6 +63,18 @@ class Model(nn.Module):
         return {"loss": output.square().mean(), "logits": output}
 
 
+class Squares(nn.Module):
+    """One that can be compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        output = self.net(x)
+        return {"loss": output.square().mean(), "logits": output}
+
+
 def attached(model: nn.Module, optimizer: Any) -> list[dict[str, Any]]:
     """All but the mode: after an evaluation the trainer puts the model into training late."""
     every = everywhere(model, optimizer.optimizer)
@@ -95,7 +107,12 @@ class Looking(transformers.TrainerCallback):
 
 
 def trainer_of(
-    clock: ManualClock, tmp_path: Path, number: int, *callbacks: Any, **more: Any
+    clock: ManualClock,
+    tmp_path: Path,
+    number: int,
+    *callbacks: Any,
+    model: nn.Module | None = None,
+    **more: Any,
 ) -> Any:
     usual = {"per_device_train_batch_size": 1, "num_train_epochs": 1, "report_to": []}
     arguments = transformers.TrainingArguments(
@@ -105,7 +122,7 @@ def trainer_of(
         remove_unused_columns=False,
         **{"save_strategy": "no", **usual, **more},
     )
-    model = Model(clock)
+    model = model or Model(clock)
     return transformers.Trainer(
         model,
         arguments,
@@ -168,16 +185,17 @@ def test_accumulated_gradients_are_micro_batches(clock, tmp_path) -> None:
     assert callback.written == ()
 
 
-@pytest.mark.parametrize("at", [2, 3, 4])
-def test_an_exception_leaves_nothing_behind(at: int, clock, tmp_path) -> None:
-    """In the step that is looked at, in one with marks alone, and in one with its layers timed."""
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_an_exception_leaves_nothing_behind_but_what_there_is(at: int, clock, tmp_path) -> None:
+    """Before, in the step that is looked at, in one with marks alone, one with its layers timed."""
     looking = Looking(raising_at=at)
-    callback = layerbench.TrainerCallback(start=2, steps=4, out=None)
+    callback = layerbench.TrainerCallback(start=2, steps=4, out=tmp_path / "reports")
     trainer = trainer_of(clock, tmp_path, 20, looking, callback)
     with pytest.raises(ValueError, match="in a callback"):
         trainer.train()
-    assert looking.bare[-1] is False
+    assert looking.bare[-1] is (at < 2)
     check_left(trainer, looking)
+    check_kept(callback, at)
 
 
 def test_between_two_epochs_nothing_is_attached(clock, tmp_path) -> None:
@@ -323,6 +341,17 @@ def test_a_model_of_the_library(tmp_path) -> None:
     assert all(row.forward and row.backward for row in record.rows if row.type == "Linear")
     assert record.forward_sum_ratio == pytest.approx(1)
     assert record.backward_sum_ratio == pytest.approx(1)
+
+
+def test_a_model_that_the_trainer_compiles(clock, tmp_path) -> None:
+    callback = layerbench.TrainerCallback(start=2, steps=4, out=None, memory=False)
+    options = {"torch_compile": True, "torch_compile_backend": "eager"}
+    trainer = trainer_of(clock, tmp_path, 12, callback, model=Squares(), **options)
+    trainer.train()
+    record = callback.record
+    assert record is not None
+    assert (record.model_type, record.workload.model) == ("OptimizedModule", "Squares")
+    assert phases(record)["optimizer"] == PHASES["optimizer"]
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(clock, tmp_path) -> None:
