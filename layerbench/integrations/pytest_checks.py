@@ -245,7 +245,7 @@ class LayerbenchFixture:
         same_model = same_model or subject.is_of(baseline)
         check_comparable(baseline.workload, subject.workload, names, same_model=same_model)
         notes: list[str] = []
-        record = subject.measured(plan_as(baseline, settings), notes.append)
+        record = subject.as_in(baseline).measured(plan_as(baseline, settings), notes.append)
         comparison = compare(
             baseline, record, names=names, threshold=threshold, same_model=same_model
         )

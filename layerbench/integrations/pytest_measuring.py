@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from layerbench.environment.device_lock import held
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import read_machine
 from layerbench.errors import UsageError
+from layerbench.integrations.pytest_settings import HOW_IT_RUNS
 from layerbench.records.timing import Profile
 from layerbench.records.workload import Plan, Workload
 from layerbench.units import by_x
@@ -106,6 +107,13 @@ class Subject:
         """Whether a record that has another name for its model is of a module of this class."""
         names = {record.workload.model, record.model_type}
         return self.built is not None and self.workload.model in names
+
+    def as_in(self, record: Profile) -> Subject:
+        """A model by name runs as it did in the record; a module runs as it is."""
+        if self.built is not None:
+            return self
+        how = {name: getattr(record.workload, name) for name in HOW_IT_RUNS}
+        return replace(self, workload=self.workload.model_copy(update=how))
 
     def other_machine(self, record: Profile) -> str:
         """The machine of a record that was made on another kind of it; empty for this kind."""

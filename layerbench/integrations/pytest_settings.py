@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pytest
 
 _NAMES = ("threshold", *NUMBERS)
+HOW_IT_RUNS = ("dtype", "precision", "memory_format", "mode", "compile", "cuda_graph", "ddp")
+"""Of a workload, what changes its time, and a call of ``check`` cannot say."""
 _LEAST = {"iterations": 1, "warmup": 0, "threads": 1, "processes": 1}
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
+from layerbench.integrations.pytest_settings import HOW_IT_RUNS
 from layerbench.records.comparison import Comparison, Judged
 from layerbench.reporters import fitting
 from layerbench.reporters.documents import layout
@@ -150,10 +151,20 @@ def complaint(comparison: Comparison, beside: str, advice: str = "") -> str:
         f"(threshold {percent(comparison.threshold, digits=1)})",
         *fitting.on_screen(table, _width() - _MARK),
         *([f"and {more} more"] if more > 0 else []),
-        *cautions(comparison)[:MOST_CAUTIONS],
+        *_cautions(comparison)[:MOST_CAUTIONS],
         *([advice] if advice else []),
     ]
     return "\n".join(map(visible, lines))
+
+
+def _cautions(comparison: Comparison) -> list[str]:
+    """What weakens a verdict, the gravest first: that the two did not run alike."""
+    unlike = [
+        f"{each.what} {each.baseline} → {each.contender}"
+        for each in comparison.differences
+        if each.where == "workload" and each.what in HOW_IT_RUNS
+    ]
+    return [*([f"What ran differs: {', '.join(unlike)}"] if unlike else []), *cautions(comparison)]
 
 
 def _slower_parts(comparison: Comparison) -> Iterator[tuple[str, Judged]]:
@@ -179,7 +190,7 @@ def why_unclear(comparison: Comparison) -> list[str]:
     return [
         f"The change lies between {low} % and {high} %, the threshold is "
         f"{percent(comparison.threshold, digits=1)}",
-        *cautions(comparison)[:1],
+        *_cautions(comparison)[:1],
     ]
 
 

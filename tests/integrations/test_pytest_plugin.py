@@ -190,6 +190,20 @@ def test_marked(layerbench):
     suite(body, "--layerbench").assert_outcomes(passed=2)
 
 
+def test_a_model_by_name_runs_as_in_the_record(suite, pytester) -> None:
+    body = f"""
+def test_speed(layerbench):
+    record = layerbench.check(
+        "nets_of_the_suite:Net", "1x3x16x16", against="net.json", {QUICK}
+    ).record
+    print("ran in", record.workload.dtype)
+"""
+    suite(body, "--layerbench-update", "-s").stdout.fnmatch_lines("*ran in float32*")
+    path = pytester.path / "net.json"
+    changed(path, lambda content: content["workload"].update(dtype="float64"))
+    suite(body, "--layerbench", "-s").stdout.fnmatch_lines("*ran in float64*")
+
+
 def test_another_input_or_model_is_an_error_before_anything_is_measured(suite) -> None:
     suite(AGAINST.format(1), *UPDATE)
     body = """

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from layerbench.integrations.pytest_summary import complaint
+from layerbench.records.comparison import Difference
 from tests.support.paths import ROOT
 from tests.support.pytest_suites import AGAINST, FLOPS, PARAMETERS, PLUGIN, QUICK, TELLS, UPDATE
 from tests.support.sample_comparisons import one_slower
@@ -239,6 +240,13 @@ def test_a_narrow_terminal_has_the_whole_test_and_not_all_columns(
     assert "Compared" not in headers["95"]
     assert "Model" in headers["95"]
     assert "Model" not in headers["60"]
+
+
+def test_a_failing_check_says_that_the_two_did_not_run_alike() -> None:
+    unlike = Difference(where="workload", what="dtype", baseline="bfloat16", contender="float32")
+    other = unlike.model_copy(update={"what": "seed"})  # which changes no time
+    said = complaint(one_slower().model_copy(update={"differences": (other, unlike)}), "a.json")
+    assert "\nWhat ran differs: dtype bfloat16 → float32\n" in said
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
