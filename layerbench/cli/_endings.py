@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from layerbench.cli._generated import called
 from layerbench.cli._output import complain, lost
-from layerbench.environment.extras import extra_with
+from layerbench.environment.extras import what_brings
 from layerbench.environment.origins import explained, innermost, origin, raised_here
 from layerbench.errors import LayerbenchError
 from layerbench.records.options import complaint
@@ -81,9 +81,9 @@ def _unreadable(error: Any, cause: ValidationError) -> str:  # noqa: ANN401 - ty
 
 def _told(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and raised_here(error):
-        extra = extra_with(error.name or "")
-        if extra is not None:
-            return f"{error.name} is not installed: pip install 'layerbench[{extra}]'"
+        package = what_brings(error.name or "")
+        if package is not None:
+            return f"{error.name} is not installed: pip install {package}"
     text = explained(error)
     if isinstance(error, LayerbenchError):
         more = origin(error) is not None

@@ -1,4 +1,4 @@
-"""Which extra of layerbench brings a package. Loads no torch."""
+"""What brings a package that lacks: itself, or an extra of layerbench. Loads no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ _EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 NOT_FOR_USERS = "test"
 
 
-def extra_with(module: str, requirements: Iterable[str] | None = None) -> str | None:
-    """The first extra that brings what a module's name says; ``None`` if none does.
+def what_brings(module: str, requirements: Iterable[str] | None = None) -> str | None:
+    """What pip installs for a module that lacks, as a shell takes it; ``None`` if it is not ours.
+
+    That is the package, if layerbench always needs it, or else the first extra that has it.
 
     Args:
         module: of another package, as an import names it.
@@ -24,16 +26,21 @@ def extra_with(module: str, requirements: Iterable[str] | None = None) -> str | 
     wanted = _installed() if requirements is None else requirements
     # The package of the module `markdown_it` is markdown-it-py.
     return next(
-        (extra for name, extra in _extras(wanted) if f"{name}-".startswith(f"{package}-")), None
+        (source for name, source in _sources(wanted) if f"{name}-".startswith(f"{package}-")), None
     )
 
 
-def _extras(requirements: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each package with the extra that it is in."""
+def _sources(requirements: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each package with what pip installs for it."""
     for text in requirements:
         name, extra = _NAME.match(text), _EXTRA.search(text)
-        if name is not None and extra is not None and extra[1] != NOT_FOR_USERS:
-            yield _canonical(name[0]), extra[1]
+        if name is None:
+            continue
+        package = _canonical(name[0])
+        if extra is None:
+            yield package, package
+        elif extra[1] != NOT_FOR_USERS:
+            yield package, f"'layerbench[{extra[1]}]'"
 
 
 def _installed() -> list[str]:

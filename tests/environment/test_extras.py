@@ -1,4 +1,4 @@
-"""Which extra brings a package."""
+"""What brings a package."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from layerbench.environment import extras
 
 REQUIREMENTS = [
     "torch>=2.4",
+    "pytorch-memlab>=0.3",
     'fastapi>=0.115; extra == "serve"',
     'markdown-it-py>=3; extra == "serve"',
     'pydantic-settings>=2.4; extra == "serve"',
@@ -19,21 +20,22 @@ REQUIREMENTS = [
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"),
+    ("module", "package"),
     [
-        ("fastapi", "serve"),
-        ("fastapi.responses", "serve"),
-        ("markdown_it", "serve"),
-        ("pydantic_settings", "serve"),
-        ("psycopg", "postgresql"),
-        ("torch", None),
+        ("fastapi", "'layerbench[serve]'"),
+        ("fastapi.responses", "'layerbench[serve]'"),
+        ("markdown_it", "'layerbench[serve]'"),
+        ("pydantic_settings", "'layerbench[serve]'"),
+        ("psycopg", "'layerbench[postgresql]'"),
+        ("torch", "torch"),
+        ("pytorch_memlab", "pytorch-memlab"),
         ("pytest", None),
         ("fast", None),
         ("nonsense", None),
     ],
 )
-def test_an_extra_is_named_by_the_module_that_lacks(module, extra) -> None:
-    assert extras.extra_with(module, REQUIREMENTS) == extra
+def test_what_to_install_is_known_by_the_module_that_lacks(module, package) -> None:
+    assert extras.what_brings(module, REQUIREMENTS) == package
 
 
 def test_a_verb_says_what_to_install(monkeypatch, capsys) -> None:
