@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -78,6 +79,11 @@ class ProfiledSteps:
         self.live.step()
         return self.end() if self.live.is_over else {}
 
+    def passed(self, steps: int) -> None:
+        """So many of the steps that pass before have ended, of which not each was told."""
+        if self.live is not None:
+            self.live.number = max(self.live.number, min(steps, self._start - 1))
+
     def end(self) -> dict[str, float]:
         """The training has ended, or its steps have; gives what is to be logged.
 
@@ -120,6 +126,26 @@ class ProfiledSteps:
             self.written = _write(self.record, self._out)
 
 
+@contextmanager
+def absent(callbacks: Callable[[], list[Any]], one: object) -> Iterator[None]:
+    """Take a callback out of a trainer's list, which calls each of them several times a step.
+
+    Args:
+        callbacks: gives the list that the trainer goes through.
+        one: a callback in there; it comes back to its place.
+    """
+    there = callbacks()
+    place = next((at for at, each in enumerate(there) if each is one), None)
+    if place is not None:
+        del there[place]
+    try:
+        yield
+    finally:
+        there = callbacks()
+        if place is not None and all(each is not one for each in there):
+            there.insert(place, one)
+
+
 def _write(record: TrainingProfile, out: AnyPath) -> tuple[Path, ...]:
     base = paths.place(record, out)
     places = tuple(base.with_suffix(reporters.suffix(name)) for name in FORMATS)
@@ -145,4 +171,4 @@ def missing(name: str, host: str, extra: str) -> UsageError:
     return UsageError(f"layerbench.{name} needs {host}: pip install 'layerbench[{extra}]'")
 
 
-__all__ = ["START", "STEPS", "ProfiledSteps", "missing", "scalars"]
+__all__ = ["START", "STEPS", "ProfiledSteps", "absent", "missing", "scalars"]

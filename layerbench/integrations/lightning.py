@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, cast
 
-from layerbench.integrations._steps import START, STEPS, ProfiledSteps, missing
+from layerbench.instruments.replaced import Function, Layer, function_replaced
+from layerbench.integrations._steps import START, STEPS, ProfiledSteps, absent, missing
 from layerbench.profilers.user_steps import PARTS, optimizers_of
 from layerbench.records.training_step import TrainingProfile
 from layerbench.store.writing import AnyPath
@@ -19,18 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOSTS = ("lightning.pytorch", "pytorch_lightning")
-
-# Lightning passes over a hook that cannot be called. To call an empty one takes it microseconds.
-PASSED_OVER = (
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_before_zero_grad",
-    "on_train_batch_start",
-    "on_validation_batch_start",
-    "on_validation_batch_end",
-)
-AFTER_BATCH = "on_train_batch_end"
 
 
 def callbacks_of_hosts() -> tuple[type, ...]:
@@ -95,9 +86,9 @@ class Callback(*_Bases):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._profiled = ProfiledSteps(start, steps, out, memory=memory)
-        self._seen = 0
-        for name in PASSED_OVER:
-            self._pass_over(name)
+        self._start = start
+        self._left = self._first = self._seen = 0
+        self._watching = ExitStack()
 
     @property
     def record(self) -> TrainingProfile | None:
@@ -111,33 +102,71 @@ class Callback(*_Bases):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401 - Lightning's
         """The training begins."""
-        self.__dict__.pop(AFTER_BATCH, None)
-        if not trainer.is_global_zero:
-            self._pass_over(AFTER_BATCH)
-            return
-        # One that optimizes by itself goes backward in its training step, too.
-        entry = "training_step" if pl_module.automatic_optimization else PARTS
-        self._seen = trainer.global_step
-        self._profiled.begin(pl_module, optimizers_of(trainer.optimizers), entry).resume()
+        if trainer.is_global_zero:
+            # One that optimizes by itself goes backward in its training step, too.
+            entry = "training_step" if pl_module.automatic_optimization else PARTS
+            self._profiled.begin(pl_module, optimizers_of(trainer.optimizers), entry).resume()
+        self._watch(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: Any,  # noqa: ANN401 - Lightning's
-        pl_module: Any,  # noqa: ANN401, ARG002
-        outputs: Any,  # noqa: ANN401, ARG002
-        batch: Any,  # noqa: ANN401, ARG002
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """A batch has been trained on; not each is followed by a step."""
-        if trainer.global_step != self._seen:
-            self._seen = trainer.global_step
+    def _watch(self, trainer: Any) -> None:  # noqa: ANN401 - Lightning's
+        """Hear of the end of each batch, and be called for nothing else within an epoch.
+
+        Lightning calls every hook of each callback. A class derived from this one may have some.
+        """
+        self._watching.close()
+        if type(self) is Callback:
+            epochs = function_replaced(trainer.fit_loop, "advance", partial(self._epoch, trainer))
+            self._watching.enter_context(epochs)
+        if self._profiled.live is not None:
+            loop = trainer.fit_loop.epoch_loop
+            batches = function_replaced(loop, "advance", partial(self._batch, trainer))
+            self._watching.enter_context(batches)
+
+    def _epoch(self, trainer: Any, layer: Layer) -> Function:  # noqa: ANN401 - Lightning's
+        @wraps(layer.beneath)
+        def advance(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the loop's
+            with absent(lambda: cast("list[Any]", trainer.callbacks), self):
+                return layer.beneath(*args, **kwargs)
+
+        return advance
+
+    def _batch(self, trainer: Any, layer: Layer) -> Function:  # noqa: ANN401 - Lightning's
+        self._left = self._start if len(trainer.optimizers) == 1 else 0
+        self._first = self._seen = trainer.global_step
+
+        @wraps(layer.beneath)
+        def advance(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the loop's
+            output = layer.beneath(*args, **kwargs)
+            # To ask the trainer for its steps takes microseconds.
+            self._left -= 1
+            if self._left <= 0:
+                self._batch_ended(trainer)
+            return output
+
+        return advance
+
+    def _batch_ended(self, trainer: Any) -> None:  # noqa: ANN401 - Lightning's
+        step = trainer.global_step
+        ended = step - self._first
+        is_one = len(trainer.optimizers) == 1
+        if is_one and ended < self._start:
+            # Each of them takes a batch at least.
+            self._left = self._start - ended
+        elif step != self._seen:
+            self._seen = step
+            # Of several optimizers more than one may have made a step in a batch.
+            if is_one:
+                self._profiled.passed(ended - 1)
             _log(trainer, self._profiled.step())
         if self._profiled.live is None:
-            self._pass_over(AFTER_BATCH)
+            self._left = sys.maxsize
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401, ARG002
         """The training has ended, perhaps before its steps were profiled."""
+        if len(trainer.optimizers) == 1:
+            self._profiled.passed(trainer.global_step - self._first)
         _log(trainer, self._profiled.end())
+        self._watching.close()
 
     def on_exception(
         self,
@@ -147,15 +176,12 @@ class Callback(*_Bases):  # type: ignore[misc]
     ) -> None:
         """Something has raised: the model is left as it was."""
         self._profiled.drop()
+        self._watching.close()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401, ARG002
         """Whatever has not ended does now."""
         self._profiled.drop()
-
-    def _pass_over(self, name: str) -> None:
-        """Have Lightning not call a hook, unless a class derived from this one has one."""
-        if getattr(type(self), name) is getattr(Callback, name):
-            self.__dict__[name] = None
+        self._watching.close()
 
 
 def _log(trainer: Any, found: dict[str, float]) -> None:  # noqa: ANN401 - Lightning's

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
+import sys
+from contextlib import ExitStack, nullcontext
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from layerbench.instruments.compiled import is_compiled
-from layerbench.integrations._steps import START, STEPS, ProfiledSteps, missing
+from layerbench.instruments.replaced import Function, Layer, function_replaced
+from layerbench.integrations._steps import START, STEPS, ProfiledSteps, absent, missing
 from layerbench.profilers.user_steps import FORWARD, optimizers_of
 from layerbench.records.training_step import TrainingProfile
 from layerbench.store.writing import AnyPath
@@ -64,7 +66,8 @@ class TrainerCallback(_Base):  # type: ignore[misc]
     ) -> None:
         self._profiled = ProfiledSteps(start, steps, out, memory=memory)
         self._trainer: Any = None
-        self._place: int | None = None
+        self._start = self._left = start
+        self._watching = ExitStack()
 
     @property
     def record(self) -> TrainingProfile | None:
@@ -78,6 +81,7 @@ class TrainerCallback(_Base):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """The training begins."""
+        self._leave()
         self._trainer = trainer = _trainer_of(control)
         if state.is_world_process_zero:
             optimizers = optimizers_of(trainer.optimizer)
@@ -85,70 +89,67 @@ class TrainerCallback(_Base):  # type: ignore[misc]
             compiled = is_compiled(trainer.model_wrapped)
             model = trainer.model_wrapped if compiled else trainer.model
             self._profiled.begin(model, optimizers, FORWARD)
-        if hasattr(trainer, _RUNS_EPOCH):
-            self._watch(getattr(trainer, _RUNS_EPOCH))
-        elif self._profiled.live is not None:
-            self._profiled.live.resume()
+        self._watch(trainer)
 
-    def _watch(self, run: Callable[..., Any]) -> None:
+    def _watch(self, trainer: Any) -> None:  # noqa: ANN401 - transformers'
+        """Hear of the end of each step, and be called for nothing else within an epoch."""
+        enter = self._watching.enter_context
+        live = self._profiled.live
+        if live is not None:
+            enter(function_replaced(trainer.callback_handler, "on_step_end", self._step))
+        if hasattr(trainer, _RUNS_EPOCH):
+            enter(function_replaced(trainer, _RUNS_EPOCH, partial(self._epoch, trainer)))
+        elif live is not None:
+            live.resume()
+
+    def _step(self, layer: Layer) -> Function:
+        self._left = self._start
+
+        @wraps(layer.beneath)
+        def on_step_end(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the handler's
+            control = layer.beneath(*args, **kwargs)
+            self._left -= 1
+            if self._left <= 0:
+                self._profiled.passed(self._start - 1)
+                self._log(control, self._profiled.step())
+                if self._profiled.live is None:
+                    self._left = sys.maxsize
+            return control
+
+        return on_step_end
+
+    def _epoch(self, trainer: Any, layer: Layer) -> Function:  # noqa: ANN401 - transformers'
         """Profile within the loop over an epoch's batches alone.
 
-        No callback hears of what is raised in a training.
+        No callback hears of what is raised in a training. A class derived from this one may have
+        something to do in each step.
         """
-        trainer = self._trainer
 
-        @wraps(run)
+        @wraps(layer.beneath)
         def run_epoch(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the trainer's
-            if self._profiled.live is None:
-                self._be_absent()
-            else:
+            if self._profiled.live is not None:
                 self._profiled.live.resume()
+            callbacks = absent(lambda: cast("list[Any]", trainer.callback_handler.callbacks), self)
             try:
-                output = run(*args, **kwargs)
+                with callbacks if type(self) is TrainerCallback else nullcontext():
+                    output = layer.beneath(*args, **kwargs)
             except BaseException:
                 self._profiled.drop()
                 self._leave()
                 raise
-            finally:
-                self._come_back(trainer)
             if self._profiled.live is not None:
                 self._profiled.live.pause()
             return output
 
-        self._leave()
-        self._trainer = trainer
-        vars(trainer)[_RUNS_EPOCH] = run_epoch
+        return run_epoch
 
     def _leave(self) -> None:
-        trainer, self._trainer = self._trainer, None
-        if trainer is not None:
-            vars(trainer).pop(_RUNS_EPOCH, None)
-
-    def _be_absent(self) -> None:
-        """Have the trainer call nothing of ours until the epoch ends.
-
-        One that is of a derived class may have more to do; one that cannot come back stays.
-        """
-        trainer = self._trainer
-        if type(self) is TrainerCallback and trainer is not None and _RUNS_EPOCH in vars(trainer):
-            handler = trainer.callback_handler
-            self._place = handler.callbacks.index(self)
-            # Another list: the trainer goes through this one now.
-            handler.callbacks = [one for one in handler.callbacks if one is not self]
-
-    def _come_back(self, trainer: Any) -> None:  # noqa: ANN401 - transformers'
-        place, self._place = self._place, None
-        if place is not None and self not in trainer.callback_handler.callbacks:
-            trainer.callback_handler.callbacks.insert(place, self)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """The optimizer has made an update."""
-        self._log(control, self._profiled.step())
-        if self._profiled.live is None:
-            self._be_absent()
+        self._trainer = None
+        self._watching.close()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """The training has ended, perhaps before its steps were profiled."""
+        self._profiled.passed(self._start - self._left)
         self._log(control, self._profiled.end())
         self._leave()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,6 @@ loggers = pytest.importorskip("lightning.pytorch.loggers")
 
 # The forward is `training_step`, with its loss; gradients are cleared before the backward.
 PHASES = {"data": 7, "copy": 0, "forward": 73, "loss": 0, "backward": 6, "optimizer": 19}
-AFTER_BATCH = "on_train_batch_end"
 OURS = ("training_step", "forward", "zero_grad", "__getstate__")
 
 
@@ -220,39 +220,41 @@ def test_a_training_that_goes_on_counts_its_own_steps(clock, tmp_path) -> None:
     assert phases(callback.record) == PHASES
 
 
-def test_lightning_calls_nothing_that_it_need_not(clock, tmp_path) -> None:
-    """After its steps no hook of a batch is one; a derived class keeps its own."""
-    called: list[str] = []
+@pytest.mark.parametrize("raising_at", [None, 6])
+def test_lightning_has_nothing_to_call_within_an_epoch(raising_at, clock, tmp_path) -> None:
+    """It comes back to its place; one of a derived class may have hooks of its own."""
 
     class Derived(layerbench.Callback):
-        def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
-            super().on_before_backward(trainer, pl_module, loss)
-            called.append("backward")
+        pass
 
-        def on_train_batch_end(self, *args: Any) -> None:
-            super().on_train_batch_end(*args)
-            called.append("end")
+    class Listed(pl.Callback):
+        """Notes where the two stand in the trainer's list as each batch and epoch begins."""
 
-    class Hooks(pl.Callback):
-        """Notes which hooks can be called as each batch begins."""
+        def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+            there = trainer.callbacks
+            places.append([there.index(one) if one in there else None for one in both])
 
-        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-            ours, derived = trainer.callbacks[1:3]
-            every = [name for name in dir(pl.Callback) if name.startswith("on_")]
-            seen.append({name for name in every if callable(getattr(ours, name))})
-            seen_derived.append({name for name in every if callable(getattr(derived, name))})
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            self.on_train_epoch_start(trainer)
+            if trainer.global_step == raising_at:
+                raise ValueError("in a callback")
 
-    ours, derived = (
+    ours, derived = both = [
         kind(start=1, steps=2, out=None, memory=False) for kind in (layerbench.Callback, Derived)
-    )
-    seen: list[set[str]] = []
-    seen_derived: list[set[str]] = []
-    trainer = trainer_of(tmp_path, Hooks(), ours, derived)
-    trainer.fit(Lit(clock), DataLoader(Batches(clock, 6)))
-    assert not {"on_before_backward", "on_train_batch_start"} & seen[0]
-    assert [seen[0] - each for each in seen] == [set()] * 4 + [{AFTER_BATCH}] * 2
-    assert {"on_before_backward", AFTER_BATCH} <= set.intersection(*seen_derived)
-    assert called == ["backward", "end"] * 6
+    ]
+    for _ in range(2):
+        places: list[list[int | None]] = []
+        trainer = trainer_of(tmp_path, ours, Listed(), derived, max_epochs=2)
+        there = list(trainer.callbacks)
+        before = [set(vars(loop)) for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop)]
+        with nullcontext() if raising_at is None else pytest.raises(ValueError, match="in a"):
+            trainer.fit(Lit(clock), DataLoader(Batches(clock, 4)))
+        assert trainer.callbacks == there
+        left = [set(vars(loop)) for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop)]
+        assert left == before
+        number = 4 if raising_at is None else 3
+        assert places == [[0, 2], *[[None, 1]] * 4, [0, 2], *[[None, 1]] * number]
+        assert [one.record is not None for one in both] == [True, True]
 
 
 def test_a_step_that_is_decorated_takes_what_it_takes(clock, tmp_path) -> None:
@@ -295,6 +297,29 @@ def test_a_module_that_optimizes_by_itself(clock, tmp_path) -> None:
     assert (found["forward"], found["backward"], found["data"]) == (120, 12, 7)
     assert rows(record)["net.2"] == (1, 20, 2)
     assert rows(record)["other.3"] == (1, 30, 3)
+
+
+class Twice(Adversaries):
+    """One optimizer, which makes two steps in each batch."""
+
+    def training_step(self, batch: torch.Tensor) -> None:
+        for _ in range(2):
+            loss = self.net(batch).square().mean()
+            self.optimizers().zero_grad()
+            self.manual_backward(loss)
+            self.optimizers().step()
+
+    def configure_optimizers(self) -> Any:
+        return slow(self.net, self.clock)
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 4])
+def test_an_optimizer_that_steps_twice_in_a_batch(start: int, clock, tmp_path) -> None:
+    looking, callback = Looking(), layerbench.Callback(start=start, steps=2, out=None)
+    trainer = trainer_of(tmp_path, looking, callback)
+    trainer.fit(Twice(clock), DataLoader(Batches(clock, 9)))
+    assert callback.record is not None
+    assert looking.bare == [*[True] * start, *[False] * 3, *[True] * (6 - start)]
 
 
 def test_the_first_process_alone_does_it(clock, tmp_path, monkeypatch) -> None:

@@ -235,8 +235,8 @@ class Listed(transformers.TrainerCallback):
 
 
 @pytest.mark.parametrize("raising_at", [None, 6])
-def test_it_is_not_called_once_its_steps_are_over(raising_at, clock, tmp_path) -> None:
-    """It comes back to its place for the next training; one of a derived class may do more."""
+def test_the_trainer_has_nothing_to_call_within_an_epoch(raising_at, clock, tmp_path) -> None:
+    """It comes back to its place; one of a derived class may have events of its own."""
 
     class Derived(layerbench.TrainerCallback):
         pass
@@ -259,9 +259,10 @@ def test_it_is_not_called_once_its_steps_are_over(raising_at, clock, tmp_path) -
             with pytest.raises(ValueError, match="in a callback"):
                 trainer.train()
         assert trainer.callback_handler.callbacks == there
-        present, absent = [place, place + 2], [None, place + 1]
-        first = [*[present] * 5, *[absent] * 2]
-        second = [present, *[absent] * (6 if raising_at is None else 1)]
+        assert "on_step_end" not in vars(trainer.callback_handler)
+        between, within = [place, place + 2], [None, place + 1]
+        first = [between, *[within] * 6]
+        second = [between, *[within] * (6 if raising_at is None else 1)]
         assert listed.places == first + second
     assert ours.record is not None
 
