@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 
+from layerbench.environment.devices.clocks import DeviceEvents
 from tests.simulated import Simulator
 from tests.simulated.as_cuda import as_cuda
 from tests.simulated.process import on_sim
@@ -59,7 +62,11 @@ def test_what_it_says_of_itself(sim: Simulator) -> None:
 
 @on_sim
 def test_a_gpus_queue_is_held_by_cycles(sim: Simulator) -> None:
-    with as_cuda(1) as gpu:
+    # The simulated device's clock is not the host's, which may wait for a core in a launch.
+    launched_at_once = mock.patch.object(
+        DeviceEvents, "resolve_host", lambda _, marks: [0] * len(marks)
+    )
+    with launched_at_once, as_cuda(1) as gpu:
         assert gpu.block_queue(1e-3)
         torch.accelerator.synchronize(1)
         before = sim.now_ns()
