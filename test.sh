@@ -42,7 +42,7 @@ step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh ./*/*/*.sh .ci/r
 : "${OMP_NUM_THREADS:=1}"
 export OMP_NUM_THREADS
 cores=$("$PYTHON" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)')
-processes=$((cores < 3 ? cores + 1 : 4))
+processes=${LAYERBENCH_TEST_PROCESSES:-$((cores < 3 ? cores + 1 : 4))}
 step pytest "$PYTHON" -m pytest --numprocesses "$processes" --dist worksteal ${left_out:+-m "$left_out"} "$@"
 
 if ! wait "$checking"; then
