@@ -73,7 +73,8 @@ class Agent:
             self._nodes = {id: node for id, node in self._nodes.items() if id in there}
             asked = {id: self._prober.ask(id) for id in there.keys() - self._nodes.keys()}
             for id, answer in asked.items():
-                self._nodes[id] = self._prober.read(there[id], answer)
+                if (node := self._prober.read(there[id], answer)) is not None:
+                    self._nodes[id] = node
             slots = [slot for node in self._nodes.values() for slot in _slots(node)]
             if slots != told:
                 self._say({"slots": slots})

@@ -44,16 +44,20 @@ class Prober:
         """Begin to ask a node."""
         return self._describe.options(scheduling_strategy=on_node(id)).remote()
 
-    def read(self, facts: Mapping[str, Any], answer: Any) -> ClusterNode:  # noqa: ANN401 - a reference
-        """The node that a finished question was about."""
+    def read(self, facts: Mapping[str, Any], answer: Any) -> ClusterNode | None:  # noqa: ANN401 - a reference
+        """The node that a finished question was about; ``None`` if it has died meanwhile."""
         try:
             described = self._ray.get(answer, timeout=ASKING_S)
-        except Exception as error:  # of many kinds: it may have died meanwhile
-            described = {"problem": f"does not answer: {_told(error)}"}
+        except Exception as error:  # of many kinds
+            if is_of_dead_node(error) or facts["NodeID"] not in alive(self._ray):
+                return None
+            described = {"problem": f"does not answer: {last_line(error)}"}
         return _node(facts, described)
 
     def ask_all(self, tell: Callable[[str], object]) -> list[ClusterNode]:
         """Every node that is alive, asked at the same time.
+
+        Ray takes a while to notice a node's death: one that has died is left out.
 
         Args:
             tell: hears, in one line each, which are waited for.
@@ -66,7 +70,8 @@ class Prober:
             if answer in late:
                 host = f"{nodes[id]['NodeManagerHostname']} ({nodes[id]['NodeManagerAddress']})"
                 tell(f"waiting: {host} has not yet said what it can measure on")
-        return [self.read(nodes[id], answer) for id, answer in answers.items()]
+        described = (self.read(nodes[id], answer) for id, answer in answers.items())
+        return [node for node in described if node is not None]
 
 
 def on_node(id: str) -> Any:  # noqa: ANN401 - Ray's
@@ -76,7 +81,17 @@ def on_node(id: str) -> Any:  # noqa: ANN401 - Ray's
     return NodeAffinitySchedulingStrategy(node_id=id, soft=False)
 
 
-def _told(error: BaseException) -> str:
+def is_of_dead_node(error: BaseException) -> bool:
+    """Whether a task ended since its node has died, or had before it could begin."""
+    from ray import exceptions
+
+    names = ("NodeDiedError", "TaskUnschedulableError", "LocalRayletDiedError")
+    kinds = tuple(getattr(exceptions, name) for name in names if hasattr(exceptions, name))
+    return isinstance(error, kinds)
+
+
+def last_line(error: BaseException) -> str:
+    """What an error says at its end, which is where Ray gives the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 

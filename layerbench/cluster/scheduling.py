@@ -13,7 +13,15 @@ from typing import Any, Literal, Protocol
 
 from layerbench.cluster import probe
 from layerbench.cluster.columns import Column, Columns
-from layerbench.cluster.nodes import Prober, Slot, Wanted, alive, on_node
+from layerbench.cluster.nodes import (
+    Prober,
+    Slot,
+    Wanted,
+    alive,
+    is_of_dead_node,
+    last_line,
+    on_node,
+)
 from layerbench.cluster.order import Order, Outcome
 from layerbench.records.cluster_nodes import ClusterNode
 
@@ -194,7 +202,7 @@ class Dispatcher:
         answered, _ = self._ray.wait(list(self._asked), timeout=0) if self._asked else ([], [])
         for answer in answered:
             node = self._prober.read(self._asked.pop(answer), answer)
-            if node.id in there.keys() - self._dead:
+            if node is not None and node.id in there.keys() - self._dead:
                 self._add(node)
                 self._make_work()
                 if not node.problem:
@@ -244,11 +252,11 @@ class Dispatcher:
         try:
             answer = self._ray.get(reference)
         except exceptions.RayTaskError as error:
-            return self._failed(running, f"it failed on {node.title}: {_last_line(error)}")
+            return self._failed(running, f"it failed on {node.title}: {last_line(error)}")
         except exceptions.RayError as error:
-            if running.crash or _of_node(error) or node.id not in alive(self._ray):
+            if running.crash or is_of_dead_node(error) or node.id not in alive(self._ray):
                 return self._died(running)
-            return self._crashed(running, f"its worker process died: {_last_line(error)}")
+            return self._crashed(running, f"its worker process died: {last_line(error)}")
         if running.crash:
             return self._failed(running, running.crash)
         return Ended(running.task, Outcome(**answer), node=node)
@@ -300,16 +308,3 @@ class Dispatcher:
             self._ray.cancel(reference, force=False)
         self._ray.wait(list(self._running), num_returns=len(self._running), timeout=TO_END_S)
         self._running.clear()
-
-
-def _of_node(error: BaseException) -> bool:
-    from ray import exceptions
-
-    names = ("NodeDiedError", "TaskUnschedulableError", "LocalRayletDiedError")
-    kinds = tuple(getattr(exceptions, name) for name in names if hasattr(exceptions, name))
-    return isinstance(error, kinds)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

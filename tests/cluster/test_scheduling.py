@@ -12,7 +12,15 @@ from layerbench.cluster.nodes import Wanted
 from layerbench.cluster.order import Order
 from layerbench.cluster.scheduling import JOIN_S, Dispatcher, Ended, Task
 from layerbench.errors import UsageError
-from tests.support.fake_ray import NodeDiedError, RayTaskError, WorkerCrashedError, fake_ray
+from tests.support.fake_ray import (
+    FAILED_S,
+    NOTICED_S,
+    NodeDiedError,
+    RayTaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+    fake_ray,
+)
 
 __all__ = ["fake_ray"]
 
@@ -277,6 +285,31 @@ def test_a_cluster_on_which_nothing_can_be_measured_is_told_at_once(fake_ray):
     fake_ray.add("a", problem="has no layerbench")
     with pytest.raises(UsageError, match=r"no node .* can measure: a \(.*has no layerbench"):
         Run(fake_ray)
+
+
+@pytest.mark.parametrize("death", [NodeDiedError, TaskUnschedulableError, WorkerCrashedError])
+def test_a_node_that_died_before_it_answers_is_as_if_it_had_never_been(fake_ray, death):
+    """Ray takes it for alive for a while; with an error that is not of nodes, for less long."""
+    fake_ray.death = death("it died")
+    fake_ray.add("a")
+    fake_ray.add("b", answers_s=10.0)
+    fake_ray.ends = lambda *_: (5.0, GOOD)
+    fake_ray.kill("b")
+    if death is WorkerCrashedError:
+        fake_ray.pass_time(NOTICED_S - FAILED_S)
+    run = Run(fake_ray)
+    run.all()
+    assert (run.nodes(), run.told) == (Counter(a=4), [])
+
+
+def test_a_node_that_dies_as_it_joins_is_asked_until_ray_tells_of_its_death(fake_ray):
+    fake_ray.add("a")
+    fake_ray.ends = lambda *_: (5.0, GOOD)
+    fake_ray.at(2.5, lambda: (fake_ray.add("b"), fake_ray.kill("b")))
+    run = Run(fake_ray)
+    run.all()
+    assert (run.nodes(), run.told) == (Counter(a=4), [])
+    assert "b" in fake_ray.asked
 
 
 def test_a_node_that_does_not_answer_is_told_and_the_others_measure(fake_ray):

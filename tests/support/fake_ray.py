@@ -30,7 +30,13 @@ class RayTaskError(RayError): ...
 class NodeDiedError(RayError): ...
 
 
+class TaskUnschedulableError(RayError): ...
+
+
 class WorkerCrashedError(RayError): ...
+
+
+KINDS = (RayError, RayTaskError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
 
 
 @dataclass(eq=False)
@@ -197,7 +203,7 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     """A cluster without nodes, in whose time the dispatcher lives."""
     made = FakeRay()
     modules = {name: types.ModuleType(name) for name in ("ray", "ray.exceptions", "ray.util")}
-    for kind in (RayError, RayTaskError, NodeDiedError, WorkerCrashedError):
+    for kind in KINDS:
         setattr(modules["ray.exceptions"], kind.__name__, kind)
     modules["ray"].exceptions = modules["ray.exceptions"]  # type: ignore[attr-defined]
     name = "ray.util.scheduling_strategies"
