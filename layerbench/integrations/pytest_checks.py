@@ -112,7 +112,8 @@ class LayerbenchFixture:
             reference: another model, measured in turn with this one.
             threshold: changes up to this are none: ``"5%"`` or 0.05.
             iterations, warmup, threads, processes: as in `layerbench.profile`. What neither the
-                call nor a marker nor the ini file says is as in the record.
+                call nor a marker nor the ini file says is as in the record, also where a new
+                one takes its place.
             device: as in `layerbench.profile`.
             same_model: whether the record is of this model, though it goes by another name.
             max_parameters, max_flops: of the model, and of one forward: a number, or text such as
@@ -276,15 +277,20 @@ class LayerbenchFixture:
         return Outcome(verdict, comparison, record)
 
     def _update(self, path: Path, subject: Subject, settings: dict[str, Any]) -> Outcome:
-        """Measure, and write the record."""
+        """Measure as the record that was there was measured, and write the new one."""
         from layerbench import reporters
         from layerbench.integrations.pytest_measuring import plan_as
         from layerbench.store import writing
 
         self._check_replaceable(path)
         writing.check_writable(path.parent)
+        before = _times_of(path)
+        if before is not None and not subject.other_machine(before):
+            subject = subject.as_in(before)
+        else:
+            before = None
         notes: list[str] = []
-        record = subject.measured(plan_as(None, settings), notes.append)
+        record = subject.measured(plan_as(before, settings), notes.append)
         writing.write_text(path, reporters.render("json", record))
         why = [*record.environment.warnings]
         if record.environment.machine.too_busy:
@@ -376,6 +382,17 @@ class LayerbenchFixture:
 
     def _tell(self, model: str, verdict: str, **rest: Any) -> None:  # noqa: ANN401 - see `told`
         self._told.append(told(self._item.nodeid, model, verdict, **rest))
+
+
+def _times_of(path: Path) -> Profile | None:
+    """The times in a record; ``None`` where there is none that can be read."""
+    from layerbench.records.bundle import times_in
+    from layerbench.store.reading import with_times
+
+    try:
+        return times_in(with_times(path))
+    except LayerbenchError:
+        return None
 
 
 def _names_in_file(item: pytest.Item) -> list[str]:

@@ -204,6 +204,29 @@ def test_speed(layerbench):
     suite(body, "--layerbench", "-s").stdout.fnmatch_lines("*ran in float64*")
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_update_measures_as_the_record_that_it_replaces(suite, pytester, elsewhere) -> None:
+    body = """
+def test_speed(layerbench):
+    layerbench.check("nets_of_the_suite:Net", "1x3x16x16", against="net.json"QUICK)
+"""
+    suite(body.replace("QUICK", f", {QUICK}"), "--layerbench-update").assert_outcomes(passed=1)
+    path = pytester.path / "net.json"
+    cpu = "Abacus" if elsewhere else layerbench.read(path).environment.machine.cpu
+
+    def otherwise(content):
+        content["workload"].update(dtype="float64")
+        content["plan"].update(iterations=12, warmup=3)
+        content["environment"]["machine"].update(cpu=cpu)
+
+    changed(path, otherwise)
+    how = ", iterations=13" if not elsewhere else f", {QUICK}"
+    suite(body.replace("QUICK", how), "--layerbench-update").assert_outcomes(passed=1)
+    record = layerbench.read(path)
+    measured = record.workload.dtype, record.plan.iterations, record.plan.warmup
+    assert measured == (("float32", 10, 1) if elsewhere else ("float64", 13, 3))
+
+
 def test_another_input_or_model_is_an_error_before_anything_is_measured(suite) -> None:
     suite(AGAINST.format(1), *UPDATE)
     body = """
