@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.environment.device_lock import held
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import read_machine
+from layerbench.environment.python_watchers import unwatched
 from layerbench.errors import UsageError
 from layerbench.integrations.pytest_settings import HOW_IT_RUNS
 from layerbench.records.timing import Profile
@@ -86,7 +86,7 @@ class Subject:
         Args:
             tell: hears, in a line, that the device was waited for.
         """
-        with held(self.device_name, tell), _unwatched():
+        with held(self.device_name, tell), unwatched():
             yield
 
     def measured(self, plan: Plan, tell: Callable[[str], object]) -> Profile:
@@ -131,22 +131,6 @@ class Subject:
         """In the same words."""
         here = read_machine()
         return _machine(self.device.describe().name, here.cpu, here.cores)
-
-
-@contextmanager
-def _unwatched() -> Iterator[None]:
-    """Suspend what traces or profiles Python, such as the measurement of a suite's coverage.
-
-    It would slow each call of a module, and a record may be from a run without it.
-    """
-    trace, profile = sys.gettrace(), sys.getprofile()
-    sys.settrace(None)
-    sys.setprofile(None)
-    try:
-        yield
-    finally:
-        sys.setprofile(profile)
-        sys.settrace(trace)
 
 
 def _machine(device: str, cpu: str, cores: int) -> str:
