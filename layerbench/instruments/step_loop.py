@@ -74,7 +74,8 @@ def phases_of(happenings: Sequence[Happening], start: int, end: int) -> LoopPhas
     copy                          from the fetch to the forward
     forward, backward             themselves
     loss                          from the forward to the next one, or to the backward
-    optimizer                     from the backward to the update's end; clearing gradients
+    optimizer                     from the backward to the update's end, between an update's
+                                  closures, too; clearing gradients
     ============================  ==================================================
 
     All else is between the phases. A micro-batch begins with the first forward after a backward,
@@ -128,8 +129,7 @@ class _Parting:
     def run(self, start: int, end: int) -> LoopPhases:
         at = start
         for number, one in enumerate(self._happenings):
-            following = self._following(number)
-            self._add(self._gap(following), one.begin - at)
+            self._add(self._gap(number), one.begin - at)
             self._add(self._phase(number, one), one.end - max(at, one.begin))
             self._pass(one)
             at = max(at, one.end)
@@ -157,10 +157,15 @@ class _Parting:
             return "optimizer"
         return "backward" if one.kind == "backward" else None
 
-    def _gap(self, following: Kind | None) -> StepPhase | None:
-        """The phase that the time from what was before to what follows belongs to."""
-        before = self._before
+    def _gap(self, number: int) -> StepPhase | None:
+        """The phase that the time from what was before to this happening belongs to."""
+        before, following = self._before, self._following(number)
         to_forward = following in ("forward", "clear")
+        update = self._updates[number]
+        if to_forward and before == "backward" and update is not None and number:
+            # Between two closures the optimizer thinks: where to step next, or how far.
+            if update == self._updates[number - 1]:
+                return "optimizer"
         if to_forward and self._has_batch:
             return "copy"
         if following == "backward" or (to_forward and before == "forward"):

@@ -35,3 +35,23 @@ def test_micro_batches_are_what_one_update_is_made_of(order: str, micro_batches:
     assert found.phases_ns[2] == 10 * order.count("f")
     assert found.phases_ns[4] == 10 * order.count("b")
     assert sum(found.phases_ns) + found.between_ns == 11 * len(order)
+
+
+@pytest.mark.parametrize("clears", [False, True])
+@pytest.mark.parametrize("fetches", [False, True])
+def test_what_an_update_does_between_its_closures_is_the_optimizers(
+    clears: bool, fetches: bool
+) -> None:
+    """As LBFGS, which chooses a direction there."""
+    closure = ["clear", "forward", "backward"] if clears else ["forward", "backward"]
+    happenings = [Happening("fetch", 0, 7)] if fetches else []
+    at = 20
+    for kind in [*closure, *closure]:
+        happenings.append(Happening(kind, at, at + 10))
+        at += 10 if kind != "backward" else 110  # a hundred after each closure
+    happenings.append(Happening("update", 20, at))
+    found = phases_of(happenings, 0, at)
+    data, copy = (7, 13) if fetches else (20, 0)
+    assert found.phases_ns == (data, copy, 20, 0, 20, 200 + 20 * clears)
+    assert found.between_ns == 0
+    assert len(found.micro_batches_ns) == 1
