@@ -162,10 +162,10 @@ class _Parting:
         before, following = self._before, self._following(number)
         to_forward = following in ("forward", "clear")
         update = self._updates[number]
-        if to_forward and before == "backward" and update is not None and number:
+        again = update is not None and number > 0 and update == self._updates[number - 1]
+        if again and to_forward and before == "backward":
             # Between two closures the optimizer thinks: where to step next, or how far.
-            if update == self._updates[number - 1]:
-                return "optimizer"
+            return "optimizer"
         if to_forward and self._has_batch:
             return "copy"
         if following == "backward" or (to_forward and before == "forward"):

@@ -105,6 +105,17 @@ def test_what_the_page_is_told(golden):
     golden(f"{of(bundled(sample())).model_dump_json(indent=1)}\n", ".page.json")
 
 
+def test_shares_of_blocks_are_of_the_same_steps_as_their_times():
+    """A step that the layers are timed in may take far longer than one without."""
+    record = sample()
+    swift = [
+        phase.model_copy(update={"time": summary(1e3 * phase.time.mean / 10)})
+        for phase in record.phases
+    ]
+    text = reporters.render("txt", record.model_copy(update={"phases": tuple(swift)}))
+    assert "By block  features.2 39.9 %, features.1 30.0 %, features.0 20.0 %" in text
+
+
 def test_the_record_reads_back(tmp_path):
     path = tmp_path / "x.json"
     writing.write_text(path, reporters.render("json", sample()))

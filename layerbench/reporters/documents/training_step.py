@@ -235,9 +235,8 @@ def _time_s(row: TrainingRow) -> float:
 
 
 def _both_s(record: TrainingProfile) -> float:
-    """Forward and backward together."""
-    both = [phase for phase in record.phases if phase.name in ("forward", "backward")]
-    return sum((phase.busy or phase.time).mean for phase in both)
+    """Forward and backward together, in the steps of the rows: their own times add up to it."""
+    return fsum(time.mean for row in record.rows for time in row.own_times if time)
 
 
 def _peak(memory: TrainingMemory | None) -> str:
