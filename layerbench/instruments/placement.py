@@ -62,7 +62,7 @@ def brought_back(module: nn.Module) -> Iterator[None]:
 
 def _lay(tensor: torch.Tensor, storage: torch.UntypedStorage) -> None:
     where = (tensor.storage_offset(), tensor.size(), tensor.stride())
-    tensor.data = torch.empty(0, dtype=tensor.dtype).set_(storage, *where)
+    tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, *where)
 
 
 def _weights(module: nn.Module) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -17,9 +18,11 @@ import pytest
 
 from layerbench.environment.origins import leave_out_own_calls
 from layerbench.errors import (
+    ComparisonError,
     LayerbenchError,
     ModelRunError,
     OutputError,
+    RecordError,
     UsageError,
     at_least,
     is_number,
@@ -225,8 +228,6 @@ class LayerbenchFixture:
     ) -> Outcome:
         from layerbench.analysis.comparison import THRESHOLD, check_comparable, compare
         from layerbench.integrations.pytest_measuring import plan_as
-        from layerbench.records.bundle import times_in
-        from layerbench.store.reading import with_times
 
         __tracebackhide__ = True
         threshold = settings.pop("threshold", THRESHOLD)
@@ -236,15 +237,17 @@ class LayerbenchFixture:
         # Unlike Path.exists, it has an answer for a name that is too long.
         if not os.path.exists(path):
             self._no_record(path, subject, of_test=against is None)
-        baseline = times_in(with_times(path))
-        assert baseline is not None  # or it would not have been read
+        baseline = self._read(path)
         names = (self._shown(path), "now")
         other = subject.other_machine(baseline)
         if other:
             here = subject.this_machine()
             self._not_compared(subject, names[0], f"{names[0]} is of {other}, this is {here}")
         same_model = same_model or subject.is_of(baseline)
-        check_comparable(baseline.workload, subject.workload, names, same_model=same_model)
+        try:
+            check_comparable(baseline.workload, subject.workload, names, same_model=same_model)
+        except ComparisonError as error:
+            raise ComparisonError(f"{error}. {self._if_meant()}") from None
         notes: list[str] = []
         record = subject.as_in(baseline).measured(plan_as(baseline, settings), notes.append)
         comparison = compare(
@@ -270,8 +273,8 @@ class LayerbenchFixture:
         figures = figures_of(comparison)
         self._tell(subject.work, verdict, beside=beside, figures=figures, why=why, notes=notes)
         if verdict == "SLOWER":
-            update = f"If this is meant: {self._update_command()} writes a new record."
-            pytest.fail(complaint(comparison, beside, "" if record is None else update))
+            update = "" if record is None else self._if_meant()
+            pytest.fail(complaint(comparison, beside, update))
         if comparison.disturbed and self._is_strict():
             pytest.fail(f"{STRICT}: {comparison.disturbed}")
         return Outcome(verdict, comparison, record)
@@ -304,17 +307,31 @@ class LayerbenchFixture:
         Raises:
             UsageError: says what the file holds.
         """
-        try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return
-        kind = content.get("record") if isinstance(content, dict) else None
-        if kind not in _WITH_TIMES:
-            holds = f"holds a {kind} record" if isinstance(kind, str) else "is no layerbench record"
+        if holds := _holds_instead(path):
             raise UsageError(
                 f"{self._shown(path)} {holds}, and is not written over: name another file with "
                 "against="
             )
+
+    def _read(self, path: Path) -> Profile:
+        """The times in a record.
+
+        Raises:
+            RecordError: it cannot be read, or has none; the message says what replaces it.
+        """
+        from layerbench.records.bundle import times_in
+        from layerbench.store.reading import with_times
+
+        try:
+            times = times_in(with_times(path))
+        except RecordError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            if _holds_instead(path):
+                raise RecordError(f"{error}: name another file with against=") from error
+            raise RecordError(f"{error}. {self._update_command()} writes it anew.") from error
+        assert times is not None  # or it would not have been read
+        return times
 
     def _no_record(self, path: Path, subject: Subject, *, of_test: bool) -> NoReturn:
         """Fail the test, or skip it where only other machines have a record of it."""
@@ -346,6 +363,10 @@ class LayerbenchFixture:
             os.path.relpath(config.rootpath / file, config.invocation_params.dir)
         ).as_posix()
         return f"pytest --layerbench-update {shlex.quote('::'.join((file, *names)))}"
+
+    def _if_meant(self) -> str:
+        """What a failing test says at last: how its record is replaced."""
+        return f"If this is meant: {self._update_command()} writes a new record."
 
     def _is_strict(self) -> bool:
         return bool(self._item.config.getoption("layerbench_strict"))
@@ -395,6 +416,18 @@ def _times_of(path: Path) -> Profile | None:
         return None
 
 
+def _holds_instead(path: Path) -> str:
+    """What a file holds that is no record of times; empty for one that is, or is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    kind = content.get("record") if isinstance(content, dict) else None
+    if kind in _WITH_TIMES:
+        return ""
+    return f"holds a {kind} record" if isinstance(kind, str) else "is no layerbench record"
+
+
 def _names_in_file(item: pytest.Item) -> list[str]:
     """Of a test: its classes and itself. Parameters may hold what parts them in a node ID."""
     chain = item.listchain()
@@ -416,9 +449,10 @@ def _most(name: str, limit: float | str) -> int:
     """
     said = f"max_{name.replace(' ', '_').lower()} of layerbench.check"
     if not isinstance(limit, str):
-        # 8.2e9 is a float.
-        whole = is_number(limit) and float(limit).is_integer()
-        return at_least(said, int(limit) if whole else limit, 0)  # type: ignore[return-value]
+        # 8.2e9 is a float, and so is 1.05 times what it was.
+        if is_number(limit) and math.isfinite(limit):
+            limit = math.floor(limit)
+        return at_least(said, limit, 0)  # type: ignore[return-value]
     try:
         if name == "peak bytes":
             return parse_bytes(limit)

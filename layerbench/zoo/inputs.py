@@ -85,5 +85,5 @@ def _parse_shape(spec: str, text: str) -> Shape:
     raise BadInput(
         f"cannot read the input {spec!r}{hint}: give {', '.join(NAMED)}, or a shape of "
         "positive sizes, NxCxHxW or CxHxW, such as 8x3x224x224; inputs of another form are "
-        "returned by the callable, as (module, inputs)"
+        "tensors, beside a module object, or come with it from a callable, as (module, inputs)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import BadInput, UsageError
@@ -70,12 +71,28 @@ def with_inputs(
         value = convert_value(value, number_formats(module, ()), memory_format)
         return made_ready(Built(module, (value.to(device),)))
     inputs.check_batch(batch)
+    if _is_size(module, values):
+        spec = "x".join(map(str, values))
+        raise BadInput(f"{tuple(values)} are the inputs themselves: write a shape as '{spec}'")
     args, kwargs = call_arguments(values)
     built = Built(module, args, kwargs)
     if batch is not None and _shape(built)[:1] != (batch,):
         held = _shape(built)[:1] or ("nothing",)
         raise BadInput(f"the inputs hold a batch of {held[0]}, not of {batch}")
     return made_ready(built)
+
+
+def _is_size(module: nn.Module, values: object) -> bool:
+    """Whether these are whole numbers that the forward does not take, as other tools take sizes."""
+    if not (isinstance(values, tuple) and values and all(type(value) is int for value in values)):
+        return False
+    try:
+        signature(module.forward).bind(*values)
+    except TypeError:
+        return True
+    except ValueError:  # one that has no signature, as those of TorchScript
+        pass
+    return False
 
 
 def describe(

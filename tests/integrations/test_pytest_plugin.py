@@ -132,6 +132,9 @@ def test_only_records_of_times_are_written_over(suite, pytester, content, said) 
     path = pytester.path / "reports" / "net.json"
     path.parent.mkdir()
     path.write_text(content)
+    advice = ": name another file with against=" if said else ". pytest *test_speed writes it anew."
+    unread = suite(AGAINST.format(1), "--layerbench")
+    unread.stdout.fnmatch_lines(f"E *Failed: */net.json *{advice}")
     done = suite(AGAINST.format(1), *UPDATE)
     if said:
         done.assert_outcomes(failed=1)
@@ -257,8 +260,8 @@ def test_makes_none(layerbench):
     wrong.assert_outcomes(failed=11)
     wrong.stdout.fnmatch_lines(
         [
-            "*measured Net on 1x3x16x16 and now Net on 2x3x16x16*",
-            "*measured Net on 1x3x16x16 and now Conv2d on 1x3x16x16*same_model=True)",
+            "*measured Net on 1x3x16x16 and now Net on 2x3x16x16*. If this is meant: pytest *",
+            "*measured Net on 1x3x16x16 and now Conv2d on 1x3x16x16*same_model=True). If this *",
             "*against names a record, a .json file, not 'models.py'",
             "*against names a record, a .json file, not 5",
             "*against names a record, a .json file, not b'net.json'",

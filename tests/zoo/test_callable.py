@@ -262,8 +262,15 @@ def test_a_module_with_ready_inputs():
     assert zoo.with_inputs(nn.ReLU(), x).args[0] is x
     assert zoo.with_inputs(nn.Bilinear(3, 3, 1), (x, x)).args == (x, x)
     assert zoo.with_inputs(nn.ReLU(), {"input": x}).kwargs == {"input": x}
+    assert zoo.with_inputs(nn.Bilinear(3, 3, 1), (2, 3)).args == (2, 3)
     half = zoo.describe(zoo.with_inputs(nn.ReLU(), x.half()))
     assert (half.dtype, half.shape) == ("float16", (2, 3))
+
+
+@pytest.mark.parametrize("size", [(1, 3, 8, 8), torch.Size([1, 3, 8, 8])])
+def test_sizes_where_inputs_belong(size):
+    with pytest.raises(BadInput, match=r"^\(1, 3, 8, 8\) are .* write a shape as '1x3x8x8'$"):
+        zoo.with_inputs(nn.ReLU(), size)
 
 
 @pytest.mark.parametrize(

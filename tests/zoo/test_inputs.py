@@ -57,6 +57,7 @@ def test_specs_that_cannot_be_read_say_what_can(spec):
     assert "\n" not in message
     assert all(name in message for name in NAMED)
     assert "NxCxHxW" in message
+    assert "are tensors, beside a module object, or come with it" in message
     assert "as (module, inputs)" in message
 
 
