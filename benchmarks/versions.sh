@@ -88,7 +88,9 @@ tests() {
     # shellcheck disable=SC2086 # several places
     "$python" -m pytest -q -p no:cacheprovider -n 1 --max-worker-restart 50 $TESTS \
         >"$log" 2>&1 </dev/null || status=$?
-    row="$row $(count passed) passed, $(count failed) failed, $(count skipped) skipped |"
+    # An error is a file that cannot be collected, or a fixture's.
+    broken=$(($(count failed) + $(count error)))
+    row="$row $(count passed) passed, $broken failed, $(count skipped) skipped |"
     [ "$status" = 0 ] || failed=yes
 }
 
