@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +16,13 @@ from layerbench.zoo import Built
 
 
 class HandedOver(Frozen):
-    """Where a module and its inputs are, and from where what they are made of is imported.
+    """Where a module and its inputs are.
 
     Attributes:
         file: that `torch.save` wrote.
-        folders: of the process that wrote it, in which modules are looked for.
     """
 
     file: str
-    folders: tuple[str, ...]
 
 
 @contextmanager
@@ -44,7 +41,7 @@ def handed_over(subject: Built | None) -> Iterator[HandedOver | None]:
             torch.save((subject.module, subject.args, subject.kwargs), file)
         except Exception as error:
             raise UsageError(_cannot_go(subject.module, error)) from error
-        yield HandedOver(file=str(file), folders=tuple(sys.path))
+        yield HandedOver(file=str(file))
 
 
 def received(handed: HandedOver | None) -> Built | None:
@@ -55,8 +52,6 @@ def received(handed: HandedOver | None) -> Built | None:
     """
     if handed is None:
         return None
-    # An empty entry is the folder that a process was started in, and both have the same.
-    sys.path += [folder for folder in handed.folders if folder not in sys.path]
     try:
         # Written a moment ago by the process that asks: nobody else's code is run.
         module, args, kwargs = torch.load(handed.file, weights_only=False)

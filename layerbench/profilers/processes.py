@@ -61,6 +61,7 @@ class Request(Frozen):
         keep_interrupted: give the rounds so far where somebody interrupts; for one job alone.
         number: of the worker; every second one builds the second job's model first.
         parent: the process that asks.
+        folders: in which it looks for modules: it may have been told of more than a fresh one is.
     """
 
     jobs: tuple[Job, ...] = Field(min_length=1, max_length=2)
@@ -68,6 +69,7 @@ class Request(Frozen):
     keep_interrupted: bool = False
     number: int = 0
     parent: int | None = None
+    folders: tuple[str, ...] = ()
 
 
 class Failure(Frozen):
@@ -142,9 +144,10 @@ def _in_workers(
 ) -> list[tuple[Run, ...]]:
     listener = progress or Silent()
     runs: list[tuple[Run, ...]] = []
+    asking = {"parent": os.getpid(), "folders": tuple(sys.path)}
     for number in range(processes):
         listener.step("processes", number, processes)
-        numbered = request.model_copy(update={"number": number, "parent": os.getpid()})
+        numbered = request.model_copy(update={"number": number, **asking})
         try:
             runs.append(_measure_in_worker(numbered))
         except KeyboardInterrupt:
@@ -276,6 +279,8 @@ def _interrupted_once(number: int, frame: object) -> None:
 
 
 def _measured(request: Request) -> tuple[Run, ...]:
+    # An empty entry is the folder that a process was started in, and both have the same.
+    sys.path += [folder for folder in request.folders if folder not in sys.path]
     tasks = [Task(job.workload, job.plan, devices.get(job.device)) for job in request.jobs]
     subjects = [received(job.handed) for job in request.jobs]
     if len(tasks) == 1:

@@ -66,9 +66,8 @@ def test_what_cannot_go_is_said_with_what_to_do(tmp_path, monkeypatch) -> None:
 
     _, built = subject_of(passing.Net(), torch.rand(1, 3))
     with handed_over(built) as handed:
-        # As in a process that knows neither the module nor its folder.
+        # As in a process that does not know the module yet.
         monkeypatch.delitem(sys.modules, "passing")
-        monkeypatch.setattr("sys.path", [path for path in sys.path if path != str(tmp_path)])
         arrived = received(handed).module
         assert type(arrived).__name__ == "Net"
         assert type(arrived) is not passing.Net
@@ -98,3 +97,22 @@ def test_a_worker_measures_what_it_is_handed(monkeypatch) -> None:
     rows = [[[row.path for row in run.facts.modules] for run in pair] for pair in pairs]
     assert rows == [[["", "0", "1"], ["", "0"]]] * 2
     assert [request.number for request in asked] == [0, 0, 1]
+
+
+def test_a_worker_looks_for_modules_where_its_parent_does(tmp_path, monkeypatch) -> None:
+    """Models by name, too: pytest's ``pythonpath`` is in no environment variable."""
+    (tmp_path / "told_of.py").write_text("from torch import nn\nNet = nn.ReLU\n")
+    before = [*sys.path]
+    monkeypatch.syspath_prepend(tmp_path)
+    workload, _ = what_runs(
+        "told_of:Net", "1x3x2x2", batch=None, channels_last=False, mode="eval", seed=0
+    )
+
+    def measured(request: Request):
+        monkeypatch.setattr("sys.path", [*before])  # as in a fresh process
+        return processes._measured(request)
+
+    monkeypatch.setattr(processes, "_measure_in_worker", measured)
+    (run,) = measure_in_processes(workload, PLAN, "cpu")
+    assert run.facts.modules[0].type == "ReLU"
+    assert sys.path == [*before, str(tmp_path)]
