@@ -42,7 +42,10 @@ NO_WHOLE_STEP = (
     "no whole step was seen, with a forward of the model, a backward and an update of the "
     "optimizer; give the optimizer that the loop uses, and call step() after it"
 )
-TOO_FEW = "at least three steps of the loop are needed, one to look at and two to time"
+TOO_FEW = (
+    "after those that pass before, at least three steps are needed, one to look at and two to "
+    "time, each with an update of an optimizer that was given"
+)
 BY_EVENTS = (
     "steps of a user's own loop do not run under the profiler: times of layers are between events "
     "in the device's queue, and hold what it waited for the host"

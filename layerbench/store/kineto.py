@@ -68,6 +68,16 @@ _LAUNCHES = ("_runtime", "_driver")
 
 _ENDINGS = (".json", ".json.gz")
 _GZIP = b"\x1f\x8b"
+# What the first bytes of a file say that is no JSON yet, and what to do.
+_TO_UNPACK = {
+    _GZIP: "is compressed by gzip twice: unpack it once",
+    b"PK\x03\x04": "is compressed by zip: unpack it",
+    b"\xfd7zXZ": "is compressed by xz: unpack it",
+    b"BZh": "is compressed by bzip2: unpack it",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: unpack it",
+    b"\xff\xfe": "is text in UTF-16: save it as UTF-8",
+    b"\xfe\xff": "is text in UTF-16: save it as UTF-8",
+}
 _MARK = b"\xef\xbb\xbf"
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
@@ -180,12 +190,15 @@ class _Pieces:
     def _begin(self) -> None:
         """Read up to the first event."""
         more = self._grow(PIECE_BYTES)
+        for beginning, to_do in _TO_UNPACK.items():
+            if self._rest.startswith(beginning):
+                raise RecordError(f"{self._path} {to_do}, or {_RECORD}")
         self._rest = self._rest.removeprefix(_MARK)
-        beginning = self._rest.lstrip()
-        if not beginning:
+        text = self._rest.lstrip()
+        if not text:
             raise RecordError(f"{self._path} is empty: {_RECORD}")
-        if beginning.startswith(b"["):
-            self._skip(len(self._rest) - len(beginning) + 1)
+        if text.startswith(b"["):
+            self._skip(len(self._rest) - len(text) + 1)
             return
         while True:
             for found in _EVENTS.finditer(self._rest):
@@ -327,6 +340,11 @@ class _Columns:
             sequences(_number(said("Sequence number")))
             forward_threads(_number(said("Fwd thread id")))
 
+    @property
+    def kept(self) -> int:
+        """Events in the columns."""
+        return len(self._columns[0])
+
     def _new_label(self, kind: int, name: str) -> int:
         """The number of a name that was not seen before, or not as it can be kept."""
         key = (kind, shortened(name, MOST_NAME))
@@ -406,8 +424,13 @@ def _check_origin(path: Path, columns: _Columns, header: dict[str, Any]) -> None
         )
     if not columns.total:
         raise RecordError(f"{path} holds no events: {_RECORD} after the profiler has stopped")
-    if any(kind_of(category) is not None for category in columns.categories):
+    if columns.kept:
         return
+    if any(kind_of(category) is not None for category in columns.categories):
+        raise RecordError(
+            f"{path} has no operator, module, range or kernel whose times can be read: {_RECORD} "
+            "of whole steps"
+        )
     names = ", ".join(name for name, _ in columns.categories.most_common(3))
     held = f" (they are {one_line(names, _MOST_SAID)})" if names else ""
     raise RecordError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,23 @@ def test_a_trace_on_one_line(file: Path) -> None:
             "none of its 1 events is an operator, a range or a kernel (they are devtools.timeline)",
         ),
         (b'{"traceEvents": [1, 2]}', "none of its 2 events is an operator"),
+        (
+            b'[{"ph": "X", "cat": "cpu_op", "name": "aten::add", "ts": "1", "dur": "1"}]',
+            "has no operator, module, range or kernel whose times can be read: export one by",
+        ),
+        (
+            b'[{"ph": "X", "cat": "python_function", "name": "a.py(1): f", "ts": 1, "dur": 1}]',
+            "has no operator, module, range or kernel whose times can be read",
+        ),
+        (
+            gzip.compress(gzip.compress(b"[]", mtime=0), mtime=0),
+            "is compressed by gzip twice: unpack it once, or",
+        ),
+        (b"PK\x03\x04...", "is compressed by zip: unpack it, or export one by"),
+        (lzma.compress(b"[]"), "is compressed by xz"),
+        (bz2.compress(b"[]"), "is compressed by bzip2"),
+        (b"\x28\xb5\x2f\xfd...", "is compressed by zstd"),
+        ('{"traceEvents": []}'.encode("utf-16"), "is text in UTF-16: save it as UTF-8, or"),
     ],
 )
 def test_what_is_no_trace_is_refused_in_a_line(file: Path, content: bytes, said: str) -> None:
