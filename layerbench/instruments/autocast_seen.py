@@ -21,6 +21,8 @@ _KEYS = torch._C.DispatchKey
 _AUTOCAST: dict[str, Any] = {
     device: torch._C._parse_dispatch_key(f"Autocast{device.upper()}")
     for device in ("cpu", "cuda", "xpu", "mps")
+    # torch 2.4 has none on Apple's GPUs, and refuses to say whether it is on.
+    if torch.amp.is_autocast_available(device)
 }
 
 
@@ -28,6 +30,14 @@ _PUT = torch.set_autocast_enabled
 _lock = threading.Lock()
 _blocks: list[Any] = []
 """For each block that notes it now, in all threads, the function that it met."""
+
+
+def autocast_type(device: str) -> torch.dtype | None:
+    """What autocast computes in on a type of device; ``None`` where it is off or missing."""
+    # PyTorch raises an error where it has none: torch 2.4 on Apple's GPUs, each on some devices.
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 class _Noted(threading.local):
@@ -67,7 +77,7 @@ def _put_and_note(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - it has t
 
 
 def _types_on() -> frozenset[str]:
-    return frozenset(one for one in _AUTOCAST if torch.is_autocast_enabled(one))
+    return frozenset(one for one in _AUTOCAST if autocast_type(one) is not None)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from layerbench.instruments.attach import (
     function_at,
     usual_place,
 )
+from layerbench.instruments.autocast_seen import autocast_type
 from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.modules import Call
 from layerbench.instruments.python_state import PythonState
@@ -159,9 +160,7 @@ class Isolator:
     def _kind_of(self, module: nn.Module, *values: object) -> object:
         """What calls are alike by, besides the module: hashable."""
         types = dict.fromkeys(("cpu", self.device_type))
-        cast = (
-            torch.is_autocast_enabled(name) and torch.get_autocast_dtype(name) for name in types
-        )
+        cast = map(autocast_type, types)
         modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *cast)
         return (getattr(module, "training", None), modes, *map(_shape_of, values))
 

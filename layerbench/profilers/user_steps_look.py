@@ -10,6 +10,7 @@ from torch import nn
 
 from layerbench.errors import first_line
 from layerbench.instruments.attach import Forward
+from layerbench.instruments.autocast_seen import autocast_type
 from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.modules import (
     CallFacts,
@@ -109,8 +110,8 @@ class _Running(RunningModule):
     def entered(self, path: str) -> None:
         """A module's call begins."""
         super().entered(path)
-        if torch.is_autocast_enabled(self._kind):
-            computed = torch.get_autocast_dtype(self._kind)
+        computed = autocast_type(self._kind)
+        if computed is not None:
             self.precision = "amp" if computed is torch.float16 else "amp-bf16"
 
 

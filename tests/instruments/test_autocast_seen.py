@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import layerbench
-from layerbench.instruments.autocast_seen import autocast_noted
+from layerbench.instruments.autocast_seen import autocast_noted, autocast_type
 
 
 class Products(nn.Module):
@@ -68,3 +68,14 @@ def test_what_somebody_has_put_in_the_place_of_pytorchs_function_stays(
     with autocast_noted(), autocast_noted(), _bfloat16():
         assert calls == [("cpu", True)]
     assert torch.set_autocast_enabled is watched
+
+
+def test_devices_without_autocast_have_it_off() -> None:
+    """As Apple's GPUs in torch 2.4: PyTorch itself raises an error there."""
+    with _bfloat16():
+        assert [autocast_type(kind) for kind in ("cpu", "cuda", "meta")] == [
+            torch.bfloat16,
+            None,
+            None,
+        ]
+    assert autocast_type("cpu") is None

@@ -20,6 +20,8 @@ from tests.support.timed_training import ROWS, Batches, everywhere, net, phases,
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
+if not transformers.utils.is_torch_available():
+    pytest.skip("this transformers does not take this torch", allow_module_level=True)
 
 # The loss is made in the forward; the trainer clears gradients by the model.
 PHASES = {"data": 7, "copy": 0, "forward": 73, "loss": 0, "backward": 6, "optimizer": 17}

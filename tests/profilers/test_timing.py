@@ -378,7 +378,8 @@ def test_a_model_that_bears_no_counter_is_timed_without_flops() -> None:
     assert drawn[0] == drawn[1]  # the forward that failed and the one in its place
 
 
-@torch.library.custom_op("layerbench_tests::opaque", mutates_args=())
+# torch 2.4 does not read annotations that are text.
+@torch.library.custom_op("layerbench_tests::opaque", mutates_args=(), schema="(Tensor x) -> Tensor")
 def opaque(x: torch.Tensor) -> torch.Tensor:
     """PyTorch cannot tell what shape it gives, and so compiles no model with it."""
     return x.clone()
