@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from os import PathLike
@@ -356,13 +356,24 @@ class LayerbenchFixture:
 
     def _update_command(self) -> str:
         """What writes the records of this test, and of no other."""
+        _, *names = self._item.nodeid.split("::")
+        test = "::".join((self._from_call(self._item.path), *names))
+        return shlex.join(["pytest", "--layerbench-update", *self._root_options(), test])
+
+    def _root_options(self) -> Iterator[str]:
+        """What leads pytest to the same root folder and ini file, where a test alone does not."""
         config = self._item.config
-        file, *names = self._item.nodeid.split("::")
-        # A node ID begins at the root folder, and a command line where pytest was called.
-        file = Path(
-            os.path.relpath(config.rootpath / file, config.invocation_params.dir)
-        ).as_posix()
-        return f"pytest --layerbench-update {shlex.quote('::'.join((file, *names)))}"
+        said = config.option.inifilename or config.option.rootdir
+        if not said and self._item.path.is_relative_to(config.rootpath):
+            return
+        if config.inipath is not None:
+            yield from ("-c", self._from_call(config.inipath))
+        if config.inipath is None or config.inipath.parent != config.rootpath:
+            yield from ("--rootdir", self._from_call(config.rootpath))
+
+    def _from_call(self, path: Path) -> str:
+        """A path as a command line has it: it begins where pytest was called."""
+        return Path(os.path.relpath(path, self._item.config.invocation_params.dir)).as_posix()
 
     def _if_meant(self) -> str:
         """What a failing test says at last: how its record is replaced."""
@@ -389,12 +400,22 @@ class LayerbenchFixture:
             return self._from_root(named)
         self._unnamed += 1
         number = f"-{self._unnamed}" if self._unnamed > 1 else ""
-        file = self._item.nodeid.partition("::")[0]
-        names = _names_in_file(self._item)
-        parts = [part for part in Path(file).with_suffix("").parts if part not in ("..", os.sep)]
-        *folders, name = [*map(_as_file, parts), *map(_as_file, names)]
+        names = [*self._names_of_file(), *_names_in_file(self._item)]
+        *folders, name = map(_as_file, names)
         folder = self._folder() / subject.device.describe().slug
         return folder.joinpath(*folders, f"{name}{number}.json")
+
+    def _names_of_file(self) -> Sequence[str]:
+        """Of the test's file: its folders from the root folder, and itself.
+
+        Of one elsewhere, as that of an installed package, those of its module: its node ID begins
+        wherever the command line says.
+        """
+        path, root = self._item.path.with_suffix(""), self._item.config.rootpath
+        if path.is_relative_to(root):
+            return path.relative_to(root).parts
+        module = getattr(self._item, "module", None)
+        return path.name.split(".") if module is None else module.__name__.split(".")
 
     def _shown(self, path: Path) -> str:
         """The path from the root folder, where it is below that."""

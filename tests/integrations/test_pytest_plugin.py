@@ -178,6 +178,21 @@ class TestNets:
     suite(body, "--layerbench").assert_outcomes(failed=2)
 
 
+def test_a_test_outside_the_root_folder(suite, pytester) -> None:
+    """As those of an installed package, by --pyargs: the node ID may be of the test alone."""
+    inner = pytester.mkdir("inner")
+    (inner / "pytest.ini").write_text("[pytest]\n")
+    body = f"\ndef test_speed(layerbench):\n    layerbench.check(Net, X, {QUICK})\n"
+    file = "test_speed.py"
+    for said in (["--rootdir", "inner"], ["-c", "inner/pytest.ini", "--rootdir", "."]):
+        missing = suite(body, *said, "--layerbench", file)
+        advised = ["--layerbench-update", *said, f"{file}::test_speed"]
+        missing.stdout.fnmatch_lines(f"*/test_speed/test_speed.json: pytest {' '.join(advised)} *")
+        suite(body, *advised).assert_outcomes(passed=1)
+    records = pytester.path.rglob("test_speed/test_speed.json")
+    assert {path.parents[3] for path in records} == {pytester.path, inner}
+
+
 def test_measured_as_the_record_was(suite, pytester) -> None:
     suite(AGAINST.format(1), *UPDATE)
     body = """
