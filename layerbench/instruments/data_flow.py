@@ -29,7 +29,12 @@ from layerbench.introspection.modules import (
     named_parameters,
 )
 from layerbench.introspection.nested import tensors_in
-from layerbench.introspection.tensors import elements_of, shape_of, storage_of
+from layerbench.introspection.tensors import (
+    beneath_transforms,
+    elements_of,
+    shape_of,
+    storage_of,
+)
 from layerbench.records.graph import MOST_EDGES, MOST_NODES, Graph, GraphEdge, GraphNode, NodeKind
 
 
@@ -350,8 +355,9 @@ class _Same:
 
 
 def _tensors(value: object) -> list[torch.Tensor]:
+    """Inside `torch.vmap` those of the whole batch, which are there before and after it."""
     try:
-        return list(tensors_in(value))
+        return [beneath_transforms(tensor) for tensor in tensors_in(value)]
     except Exception:  # a container of the user's own that cannot be read twice
         return []
 

@@ -42,6 +42,13 @@ def _padded_shape(tensor: torch.Tensor) -> tuple[int, ...]:
     return (len(sizes), *(max(lengths) for lengths in zip(*sizes, strict=True)))
 
 
+def beneath_transforms(tensor: torch.Tensor) -> torch.Tensor:
+    """What a tensor of `torch.vmap` or of another transform stands for; any other one itself."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def elements_of(tensor: torch.Tensor) -> int:
     """How many it has, also those that a sparse tensor does not store; 0 for a lazy one."""
     return 0 if is_lazy(tensor) else tensor.numel()

@@ -256,6 +256,20 @@ def test_a_tensor_that_comes_past_the_arguments_is_an_edge_all_the_same():
     assert ("elsewhere", "") in graph(model, X, "2").nodes
 
 
+def test_what_runs_within_a_transform_is_connected_with_what_is_outside():
+    def forward(self: Does, x: torch.Tensor) -> torch.Tensor:
+        return torch.vmap(self.a)(x) + torch.vmap(lambda row: self.b(row * 2))(x)
+
+    assert flow(Does(forward), torch.zeros(3, 4)) == [
+        "input -> a",
+        "input -> mul",
+        "mul -> b",
+        "a -> add",
+        "b -> add",
+        "add -> output",
+    ]
+
+
 def test_an_identity_and_what_bypasses_it():
     found = flow(Does(lambda self, x: self.a(self.same(x)) + 0), X)
     assert found == ["input -> same", "same -> a", "a -> add", "add -> output"]
