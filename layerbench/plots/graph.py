@@ -14,7 +14,7 @@ from layerbench.plots import canvas
 from layerbench.plots.canvas import POINTS_PER_INCH, Drawn, Ruler
 from layerbench.plots.icicle import colouring, dark
 from layerbench.plots.layered import Layout, Point, layout
-from layerbench.plots.quantities import Cell, Quantity, quantity
+from layerbench.plots.quantities import Cell, Quantity, quantity_or_none
 from layerbench.records.bounds import Shape
 from layerbench.records.graph import Graph, GraphNode
 from layerbench.records.structure import Structure
@@ -70,14 +70,15 @@ def graph(
         structure: with graphs.
         module: path of the module; empty for the model itself.
         record: whose figures colour the nodes; ``None`` for the structure's.
-        metric: inclusive time is the usual one, where the record has it.
+        metric: inclusive time is the usual one, where the record has it. Where no layer has any,
+            the nodes have no colours.
 
     Raises:
         UsageError: there is no such graph, or the record has no such metric.
     """
     found = _found(structure, module)
     coloured = structure if record is None else record
-    shown = quantity(coloured, metric, "time")
+    shown = quantity_or_none(coloured, metric, "time")
     boxes, place = _boxes(structure, module, found, shown)
     edges = joined(found, place)
     labels = [_label(edge.shapes) for edge in edges] if len(edges) <= MOST_LABELS else []
@@ -92,7 +93,7 @@ def graph(
         max(LEAST_WIDTH_INCHES, laid.width / POINTS_PER_INCH + BESIDE_INCHES),
         laid.height / POINTS_PER_INCH + MARGIN_INCHES,
     )
-    colour = colouring(figure, axes, shown)
+    colour = colouring(figure, axes, shown) if shown.cells else None
     name = canvas.tail(module, LONGEST) or structure.model_type
     canvas.headline(axes, f"Data flow of {name}", coloured)
     _scale(figure, axes, laid)
@@ -271,7 +272,7 @@ def _node(
     at: Point,
     size: Point,
     shown: Quantity,
-    colour: Any,  # noqa: ANN401 - a mappable
+    colour: Any,  # noqa: ANN401 - a mappable; None where no layer has a figure
 ) -> None:
     from matplotlib.patches import FancyBboxPatch
 

@@ -91,23 +91,45 @@ def quantity(record: Drawn, metric: Metric | None, usual: Metric | None = None) 
 
     Args:
         record: with rows of layers.
-        metric: ``None`` for the usual one, where the record has it, else for its first.
+        metric: ``None`` for the usual one, where the record has it, else for its first of which
+            there is any.
         usual: of the picture.
 
     Raises:
-        UsageError: the record does not have it, or has no rows; the message names one that does.
+        UsageError: the record does not have it, or none of its layers has any; the message names a
+            record that does.
     """
-    having, figures_of = _FIGURES[type(record)]
-    chosen = metric or (usual if usual in having else having[0])
-    if chosen not in having:
+    found = quantity_or_none(record, metric, usual)
+    if found.cells and found.cells[0].total > 0:
+        return found
+    wanted = _having(record, usual) if metric is None else (metric,)
+    if isinstance(record, Structure):
+        raise UsageError(f"no layer has any {' or '.join(wanted)}: there is nothing to draw")
+    raise UsageError(f"the record has no {wanted[0]} of layers: take {MAKERS[wanted[0]]}")
+
+
+def quantity_or_none(record: Drawn, metric: Metric | None, usual: Metric | None = None) -> Quantity:
+    """The same for a picture that is drawn without figures, too: it may have no cells.
+
+    Raises:
+        UsageError: the record does not have this metric.
+    """
+    having = _having(record, usual)
+    if metric is not None and metric not in having:
         raise UsageError(
-            f"a {record.record} record has {' and '.join(having)}, not {chosen}: take "
-            f"{MAKERS[chosen]}"
+            f"a {record.record} record has {' and '.join(_FIGURES[type(record)][0])}, not {metric}: take "
+            f"{MAKERS[metric]}"
         )
-    figures = figures_of(record, chosen)
-    if not figures.cells or figures.cells[0].total <= 0:
-        raise UsageError(f"the record has no {chosen} of layers: take {MAKERS[chosen]}")
-    return figures
+    figures_of = _FIGURES[type(record)][1]
+    wanted = having if metric is None else (metric,)
+    each = [figures_of(record, one) for one in wanted]
+    return next((one for one in each if one.cells and one.cells[0].total > 0), each[0])
+
+
+def _having(record: Drawn, usual: Metric | None) -> tuple[Metric, ...]:
+    """What a record can be drawn by, the usual one of the picture first."""
+    having = _FIGURES[type(record)][0]
+    return tuple(sorted(having, key=lambda metric: metric != usual))
 
 
 def _of_profile(record: Profile, metric: Metric) -> Quantity:

@@ -10,6 +10,7 @@ import pytest
 from layerbench import plots
 from layerbench.errors import UsageError
 from layerbench.records.graph import Graph
+from layerbench.records.tree import Metric
 from tests.support.pictures import texts, written_in
 from tests.support.sample_profiles import layered
 from tests.support.sample_structures import INPUT, OUTPUT, graphed, long_graph, structure
@@ -26,6 +27,27 @@ def test_calls_tensors_and_figures() -> None:
 def test_the_model_itself_and_other_figures() -> None:
     found = texts(plots.graph(graphed(), metric="parameters"))
     assert {"features", "classifier", "Linear, 90", "mean()"} < set(found)
+
+
+@pytest.mark.parametrize("metric", [None, "flops"])
+def test_a_model_without_any_figures_has_a_graph_without_colours(metric: Metric | None) -> None:
+    """Of one that pools alone, say, or returns what it was given."""
+    rows = tuple(
+        row.model_copy(update={"flops": 0, "self_flops": 0, "parameters": 0})
+        for row in structure().rows
+    )
+    bare = graphed().model_copy(update={"rows": rows, "flops": 0, "parameters": 0})
+    found = texts(plots.graph(bare, "features.2", metric=metric))
+    assert {"input", "conv", "Conv2d", "add()", "output"} < set(found)
+    assert not any("share" in text for text in found)
+    with pytest.raises(UsageError, match="no layer has any flops"):
+        plots.icicle(bare, metric)
+
+
+def test_without_flops_a_structure_is_drawn_by_its_parameters() -> None:
+    rows = tuple(row.model_copy(update={"flops": 0, "self_flops": 0}) for row in structure().rows)
+    bare = graphed().model_copy(update={"rows": rows, "flops": 0})
+    assert "Linear, 90" in texts(plots.graph(bare))
 
 
 def test_a_large_one_is_folded() -> None:
