@@ -114,14 +114,13 @@ def quantity_or_none(record: Drawn, metric: Metric | None, usual: Metric | None 
     Raises:
         UsageError: the record does not have this metric.
     """
-    having = _having(record, usual)
+    having, figures_of = _FIGURES[type(record)]
     if metric is not None and metric not in having:
         raise UsageError(
-            f"a {record.record} record has {' and '.join(_FIGURES[type(record)][0])}, not {metric}: take "
+            f"a {record.record} record has {' and '.join(having)}, not {metric}: take "
             f"{MAKERS[metric]}"
         )
-    figures_of = _FIGURES[type(record)][1]
-    wanted = having if metric is None else (metric,)
+    wanted = _having(record, usual) if metric is None else (metric,)
     each = [figures_of(record, one) for one in wanted]
     return next((one for one in each if one.cells and one.cells[0].total > 0), each[0])
 
