@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from layerbench.cli._generated import called
 from layerbench.cli._output import complain, lost
-from layerbench.environment.extras import what_brings
-from layerbench.environment.origins import explained, innermost, origin, raised_here
+from layerbench.environment.extras import advice_if_lacking
+from layerbench.environment.origins import explained, innermost, origin
 from layerbench.errors import LayerbenchError
 from layerbench.records.options import complaint
 
@@ -80,10 +80,8 @@ def _unreadable(error: Any, cause: ValidationError) -> str:  # noqa: ANN401 - ty
 
 
 def _told(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and raised_here(error):
-        package = what_brings(error.name or "")
-        if package is not None:
-            return f"{error.name} is not installed: pip install {package}"
+    if lacking := advice_if_lacking(error):
+        return lacking
     text = explained(error)
     if isinstance(error, LayerbenchError):
         more = origin(error) is not None

@@ -6,10 +6,23 @@ import re
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 
+from layerbench.environment.origins import raised_here
+
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 # An extra for those who work on layerbench.
 NOT_FOR_USERS = "test"
+
+
+def advice_if_lacking(error: BaseException) -> str:
+    """``torch is not installed: pip install torch``, where layerbench's own import failed so.
+
+    Empty for any other error.
+    """
+    if not (isinstance(error, ModuleNotFoundError) and raised_here(error)):
+        return ""
+    package = what_brings(error.name or "")
+    return "" if package is None else f"{error.name} is not installed: pip install {package}"
 
 
 def what_brings(module: str, requirements: Iterable[str] | None = None) -> str | None:

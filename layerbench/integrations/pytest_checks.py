@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from layerbench.environment.extras import advice_if_lacking
 from layerbench.environment.origins import leave_out_own_calls
 from layerbench.errors import (
     ComparisonError,
@@ -178,8 +179,10 @@ class LayerbenchFixture:
             cause = error.__cause__
             reason = getattr(cause, "strerror", None) or str(cause)
             wrong = f"cannot write the record: {reason}; name another place with against="
-        except LayerbenchError as error:
-            wrong = str(error)
+        except (LayerbenchError, ModuleNotFoundError) as error:
+            wrong = str(error) if isinstance(error, LayerbenchError) else advice_if_lacking(error)
+            if not wrong:  # what the user's own code lacks
+                raise
         pytest.fail(wrong)
 
     # --- limits -------------------------------------------------------------------------------

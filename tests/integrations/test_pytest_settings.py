@@ -125,6 +125,15 @@ def test_speed(layerbench):
     done.stdout.no_fnmatch_line("*Traceback*")
 
 
+def test_without_torch_it_is_said_what_to_install(loaded, alone, pytester, monkeypatch) -> None:
+    pytester.makepyfile("def test_size(layerbench): layerbench.check('resnet18', max_flops=1)")
+    monkeypatch.delitem(sys.modules, "layerbench.integrations.pytest_measuring")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = pytester.runpytest_inprocess("-p", PLUGIN)
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines("E *Failed: torch is not installed: pip install torch")
+
+
 @pytest.mark.parametrize("line", ["threshold = 5", "iterations = few"])
 def test_a_wrong_ini_file_ends_the_run_at_once(suite, pytester, line) -> None:
     pytester.makeini(f"[pytest]\nlayerbench_{line}\n")
