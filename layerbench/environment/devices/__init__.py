@@ -48,12 +48,12 @@ def get(name: str | None = None) -> Device:
 
     Args:
         name: ``cpu``, ``cuda``, ``cuda:1``, ``xpu``, ``mps``, ...; ``None`` or ``auto`` for the
-            best accelerator there is, else the CPU.
+            best accelerator there is, else the CPU. A ``torch.device`` goes by its name.
 
     Raises:
         DeviceUnavailable: it is not on this machine; the message lists those that are.
     """
-    wanted = (name or "auto").strip().lower()
+    wanted = str(name or "auto").strip().lower()
     present: list[str] = []
     for kind in device_types():
         here = kind.names()
@@ -63,7 +63,7 @@ def get(name: str | None = None) -> Device:
             return kind.open(wanted)
         present.extend(here)
     raise DeviceUnavailable(
-        f"no device {name!r} on this machine, which has {', '.join(present)}; "
+        f"no device {str(name)!r} on this machine, which has {', '.join(present)}; "
         "--device cpu always works"
     )
 

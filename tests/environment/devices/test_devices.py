@@ -92,6 +92,7 @@ def machine(monkeypatch):
         ("auto", "cuda"),
         ("cuda", "cuda"),
         ("CUDA:1", "cuda:1"),
+        (torch.device("cuda", 1), "cuda:1"),
         ("mps", "mps"),
         ("mps:0", "mps:0"),
         ("cpu", "cpu"),
