@@ -278,7 +278,7 @@ def test_each_training_is_profiled_anew(clock, tmp_path) -> None:
         assert callback.record.step.n == rounds
         assert layerbench.read(callback.written[1]) == callback.record
     trainer = trainer_of(clock, tmp_path, 2, callback)
-    with pytest.warns(UserWarning, match="no training step was profiled: at least three steps"):
+    with pytest.warns(UserWarning, match="no training step was profiled: .*at least three steps"):
         trainer.train()
     assert (callback.record, callback.written) == (None, ())
 
