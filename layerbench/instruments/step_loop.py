@@ -26,9 +26,9 @@ from layerbench.instruments.step_places import ROOT, Call, Places
 from layerbench.instruments.step_timer import OF_MICRO_BATCH, StepTimer, TimedStep, added
 from layerbench.records.training_step import STEP_PHASES, StepPhase
 
-Kind = Literal["fetch", "forward", "backward", "update", "clear", "other", "ours"]
-"""``update``: the optimizer's; ``clear``: of gradients; ``other``: what ends a phase and is none,
-such as a forward that evaluates; ``ours``: what is no part of the loop."""
+Kind = Literal["fetch", "forward", "backward", "update", "clear", "evaluation", "other", "ours"]
+"""``update``: the optimizer's; ``clear``: of gradients; ``evaluation``: a forward without training;
+``other``: what else ends a phase and is none; ``ours``: what is no part of the loop."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,22 @@ class _Parting:
             self._begin_forward(self._updates[number])
             return "forward"
         if one.kind == "fetch":
-            rest = self._happenings[number + 1 :]
-            after = next((o.kind for o in rest if o.kind not in ("fetch", "clear", "ours")), None)
-            return "data" if after == "forward" else None
+            return "data" if self._is_for_training(number) else None
         if one.kind in ("update", "clear"):
             return "optimizer"
         return "backward" if one.kind == "backward" else None
+
+    def _is_for_training(self, number: int) -> bool:
+        """Whether what comes after a fetch is a forward, perhaps with an evaluation before it."""
+        is_evaluated = False
+        for one in self._happenings[number + 1 :]:
+            if one.kind == "evaluation":
+                is_evaluated = True
+            elif one.kind == "fetch" and not is_evaluated:
+                continue
+            elif one.kind not in ("clear", "ours"):
+                return one.kind == "forward"
+        return False
 
     def _gap(self, number: int) -> StepPhase | None:
         """The phase that the time from what was before to this happening belongs to."""
@@ -166,26 +176,31 @@ class _Parting:
         if again and to_forward and before == "backward":
             # Between two closures the optimizer thinks: where to step next, or how far.
             return "optimizer"
-        if to_forward and self._has_batch:
+        if self._has_batch and (to_forward or self._is_evaluated(number)):
             return "copy"
         if following == "backward" or (to_forward and before == "forward"):
             return "loss"
         if following in ("update", "clear") and before in ("backward", "update", "clear"):
             return "optimizer"
-        waits = before == "fetch" == following or (to_forward and not self._fetched)
+        fetches = before == "fetch" == following and self._is_for_training(number)
+        waits = fetches or (to_forward and not self._fetched)
         return "data" if waits else None
+
+    def _is_evaluated(self, number: int) -> bool:
+        """Whether a batch is evaluated, and then goes to a forward."""
+        return self._following(number) == "evaluation" and self._is_for_training(number - 1)
 
     def _pass(self, one: Happening) -> None:
         if one.kind == "ours":
             return
         if one.kind == "fetch":
             self._has_batch = True
-        elif one.kind != "clear":
+        elif one.kind not in ("clear", "evaluation"):
             self._has_batch = False
             if one.kind in ("update", "backward"):
                 self._has_updated = one.kind == "update"
         # Clearing gradients may come anywhere; it is no sign of what the loop is at.
-        if one.kind != "clear" or self._before in (None, "other"):
+        if one.kind != "clear" or self._before in (None, "evaluation", "other"):
             self._before = one.kind
 
     def _begin_forward(self, update: int | None) -> None:
@@ -276,7 +291,7 @@ class StepLog:
             became = "other"  # there are no more batches
             raise
         except BaseException:
-            self.is_whole = self.is_whole and kind == "other"
+            self.is_whole = self.is_whole and kind in ("evaluation", "other")
             raise
         finally:
             self.end(became)

@@ -364,7 +364,7 @@ class LiveSteps(Presented):
             try:
                 if not (self._model.training and torch.is_grad_enabled()):
                     self._seen.evaluated += 1
-                    with self._log.during("other"):
+                    with self._log.during("evaluation"):
                         return original(*args, **kwargs)
                 self._seen.forwards += 1
                 return self._forward(path, original, args, kwargs)

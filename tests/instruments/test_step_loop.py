@@ -7,6 +7,7 @@ import pytest
 from layerbench.instruments.step_loop import Happening, phases_of
 
 FULL = {"f": "forward", "b": "backward", "u": "update", "c": "clear", "d": "fetch"}
+FULL |= {"e": "evaluation", "o": "other"}
 
 
 def step(order: str) -> list[Happening]:
@@ -55,3 +56,27 @@ def test_what_an_update_does_between_its_closures_is_the_optimizers(
     assert found.phases_ns == (data, copy, 20, 0, 20, 200 + 20 * clears)
     assert found.between_ns == 0
     assert len(found.micro_batches_ns) == 1
+
+
+@pytest.mark.parametrize(
+    ("order", "data", "copy"),
+    [
+        ("dfbu", 10, 1),
+        ("ddfbu", 21, 1),
+        # A teacher, or labels that the model gives itself.
+        ("defbu", 10, 2),
+        ("ddecefbu", 21, 4),
+        # A validation, whose loader ends, before or after a batch is fetched.
+        ("dedeodfbu", 10, 1),
+        ("ddedeofbu", 0, 0),
+        ("dededfbu", 10, 1),
+        ("fbudede", 0, 0),
+    ],
+)
+def test_a_batch_that_is_evaluated_first_was_waited_for_all_the_same(
+    order: str, data: int, copy: int
+) -> None:
+    happenings = step(order)
+    found = phases_of(happenings, 0, happenings[-1].end)
+    assert found.phases_ns[:2] == (data, copy)
+    assert sum(found.phases_ns) + found.between_ns == 11 * len(order)
