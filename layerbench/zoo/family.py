@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import UserDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -223,7 +224,8 @@ def seeded_on_cpu(seed: int) -> Iterator[None]:
 def call_arguments(values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
     """The arguments of a call: a tuple holds positional ones, a dict keyword arguments.
 
-    A named tuple, such as a packed sequence, is one argument.
+    A named tuple, such as a packed sequence, is one argument. What transformers' processors give,
+    a `UserDict`, is a dict.
 
     Raises:
         BadInput: one of them can be read once, and a measurement makes many forwards.
@@ -233,7 +235,7 @@ def call_arguments(values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # no
             f"a {kind} in the inputs is used up by the first of several forwards: give a list of "
             "what it gives, or let the forward make it"
         )
-    if isinstance(values, dict):
+    if isinstance(values, dict | UserDict):
         return (), dict(values)
     several = isinstance(values, tuple) and not hasattr(values, "_fields")
     return (values if several else (values,)), {}

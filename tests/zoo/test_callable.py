@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import textwrap
+from collections import UserDict
 
 import pytest
 import torch
@@ -262,6 +263,7 @@ def test_a_module_with_ready_inputs():
     assert zoo.with_inputs(nn.ReLU(), x).args[0] is x
     assert zoo.with_inputs(nn.Bilinear(3, 3, 1), (x, x)).args == (x, x)
     assert zoo.with_inputs(nn.ReLU(), {"input": x}).kwargs == {"input": x}
+    assert zoo.with_inputs(nn.ReLU(), UserDict(input=x)).kwargs == {"input": x}
     assert zoo.with_inputs(nn.Bilinear(3, 3, 1), (2, 3)).args == (2, 3)
     half = zoo.describe(zoo.with_inputs(nn.ReLU(), x.half()))
     assert (half.dtype, half.shape) == ("float16", (2, 3))
