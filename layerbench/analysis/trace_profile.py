@@ -427,8 +427,8 @@ def _notes(events: TraceEvents, nesting: Nesting, ran: _Kernels) -> Iterable[str
         yield f"ranges that hold whole steps name nothing here: {names}"
     if nesting.elsewhere:
         yield (
-            f"modules or ranges ran in {len(nesting.elsewhere)} other threads than the steps: "
+            f"modules or ranges ran in other threads than the steps ({len(nesting.elsewhere)}): "
             "their times may exceed a step's"
         )
     if ran.unlaunched:
-        yield f"{ran.unlaunched} kernels have no launch in the trace, and belong to no row"
+        yield f"kernels without a launch in the trace, which belong to no row: {ran.unlaunched}"

@@ -182,7 +182,7 @@ def test_kernels_find_their_operator_by_its_number_where_no_launch_was_recorded(
     assert us(rows(record)["Net_0"].kernel_time) == 30.0
     assert record.device_coverage is not None
     assert record.device_coverage.rest == pytest.approx(7e-6)
-    assert "1 kernels have no launch in the trace, and belong to no row" in record.notes
+    assert "kernels without a launch in the trace, which belong to no row: 1" in record.notes
 
 
 def test_kernels_alone_are_told(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_number_of_the_graph_counts_for_its_own_thread(tmp_path: Path) -> None
     record = profiled(tmp_path, events)
     assert us(rows(record)["A_0"].backward) == 60.0
     assert rows(record)["B_0"].backward is None
-    assert "modules or ranges ran in 1 other threads" in record.notes[0]
+    assert "ran in other threads than the steps (1): " in record.notes[0]
 
 
 def test_the_last_operator_before_the_node_made_it(tmp_path: Path) -> None:
