@@ -55,7 +55,7 @@ install() {
     mkdir "$work/source"
     cp -R layerbench setup.py pyproject.toml README.md LICENSE "$work/source"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile "$@" \
-        "$work/source[timm,digits,energy,notebook,serve,postgresql,hf,lightning]" pytest pytest-timeout pytest-xdist hypothesis scipy jsonschema \
+        "$work/source[timm,digits,energy,cudnn,notebook,serve,postgresql,hf,lightning]" pytest pytest-timeout pytest-xdist hypothesis scipy jsonschema \
         accelerate tensorboard &&
         # What runs is the checkout.
         "$venv/bin/python" -m pip uninstall --quiet --yes layerbench
