@@ -187,5 +187,5 @@ def test_a_structure_without_work_or_parameters() -> None:
     )
     empty = structure(rows=rows, flops=0, parameters=0)
     for metric in ("flops", "parameters"):
-        with pytest.raises(UsageError, match=f"no {metric} of layers"):
+        with pytest.raises(UsageError, match=f"no layer has any {metric}"):
             plots.icicle(empty, metric)
