@@ -274,6 +274,7 @@ def test_fine_tuning_on_cifar_100(here, told, typed, monkeypatch, published):
     torch.testing.assert_close(found, published.conv1.weight.detach(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_another_model_on_cifar_100(here, told, typed, monkeypatch):
     write_cifar100(here / "data", monkeypatch, train=4, test=2)
     told("train", epochs=1, batch_size=2, size=32, points=False, pretrained=False)
@@ -304,6 +305,7 @@ def test_two_processes(told):
     assert [times.rank for times in trained("resnet", 2).ranks] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_how_long_it_will_take(told, typed):
     told("estimate_training_time", size=32, warmup=1, steps=3, seconds=0, out="told")

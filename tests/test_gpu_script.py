@@ -62,6 +62,7 @@ def run_steps(out: Path, device: str, steps: Sequence[str]) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_what_a_cpu_cannot_do_is_said(tmp_path: Path) -> None:
     steps = ["events", "rounds", "ramp", "processes", "limit", "reports"]
     out = run_steps(tmp_path / "out", "cpu", steps)

@@ -216,6 +216,7 @@ def test_models_of_one_class_are_compiled_apart() -> None:
     assert not log.recompilations()
 
 
+@pytest.mark.slow
 def test_graph_breaks_are_told_and_every_graph_is_timed() -> None:
     profile = layerbench.profile(Broken(), torch.rand(1000), compile=True, **PLAN)
     made = profile.compilation
@@ -347,6 +348,7 @@ def test_a_release_that_tells_nothing_compiles_as_its_user_would(
     assert profile.compilation.mode == "max-autotune"
 
 
+@pytest.mark.slow
 def test_a_torchvision_model() -> None:
     profile = layerbench.profile("alexnet", "1x3x64x64", compile=True, **PLAN)
     made = profile.compilation

@@ -172,6 +172,7 @@ def test_a_sweep_that_is_ended_early_has_what_was_measured(monkeypatch, tmp_path
     assert note in (tmp_path / "sweep.txt").read_text()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_points_before_is_there_when_a_peak_begins(monkeypatch):
     """A model or an input that waits to be collected would count in the peaks of a device."""
     there: list[weakref.ref[object]] = []

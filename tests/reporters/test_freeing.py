@@ -85,6 +85,7 @@ def test_modules_in_a_list_are_called_by_whoever_holds_it():
     }
 
 
+@pytest.mark.slow
 def test_a_real_container_lets_go_of_a_real_tensor():
     """64 MiB, which no C library keeps: it computes nothing, and is not free."""
     inner = nn.Sequential(nn.Conv2d(1, 16, 1), nn.ReLU(), nn.Conv2d(16, 1, 1))

@@ -474,6 +474,7 @@ def test_what_does_not_fit_ends_with_status_2_and_writes_nothing(folder, spec, m
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_program_is_timed_measured_and_trained_by_layer(folder):
     program = str(folder / "net.pt2")
     made = layerbench.profile(

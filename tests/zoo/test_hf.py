@@ -192,6 +192,7 @@ def test_inputs_fit_and_counts_are_the_librarys(saved, name, given):
     assert record.parameters == sum(p.numel() for p in subject.module.parameters())
 
 
+@pytest.mark.slow
 def test_every_recipe_runs(saved):
     spec, few = f"hf:{saved / 'clip'}", {"device": "cpu", "warmup": 0, "iterations": 1}
     timed = layerbench.profile(spec, **few, function_iterations=1, ceilings=False)

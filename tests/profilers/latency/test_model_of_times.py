@@ -123,6 +123,7 @@ def test_the_same_rows_give_the_same_weights(few: Dataset) -> None:
     assert first.to_bytes() == second.to_bytes()
 
 
+@pytest.mark.slow
 def test_a_fit_comes_nearer_to_its_rows(few: Dataset) -> None:
     everything = np.arange(len(few.rows))
 

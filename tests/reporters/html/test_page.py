@@ -111,6 +111,7 @@ def test_a_name_that_would_be_markup_is_text(opened):
     assert page.title() != "broken"
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_are_never_all_in_the_page(opened):
     page = opened(deep())
     page.get_by_label("Open to depth").select_option("all")

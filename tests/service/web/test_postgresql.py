@@ -209,6 +209,7 @@ def stored(client: TestClient, name: str) -> bool:
     return client.post(RESOURCE, json=question(name)).json()["about"]["stored"]
 
 
+@pytest.mark.slow
 def test_a_database_that_stands_still_holds_up_no_other_answer(serving, own, monkeypatch):
     """Nor the end of the process."""
     monkeypatch.setattr("layerbench.service.web.postgresql_database.CALL_S", 0.3)

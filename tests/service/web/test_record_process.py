@@ -135,6 +135,7 @@ def asked(work: Callable[[Records], Awaitable[None]], *places: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_what_reading_a_record_does_the_server_outlives(tmp_path, monkeypatch):
     monkeypatch.setattr(record_process, "MODULE", "tests.support.service_reader")
     monkeypatch.setattr(record_process, "READ_S", 2.0)

@@ -92,6 +92,7 @@ def test_identical_questions_to_two_servers_are_measured_once(together):
         assert client.post(RESOURCE, json=question("slow")).json()["about"]["stored"]
 
 
+@pytest.mark.slow
 def test_different_questions_to_two_servers_are_each_measured_once(together):
     before = len(together.started())
     asked = [question("brief", batch_size=number) for number in range(1, 7)]
@@ -164,6 +165,7 @@ def test_a_job_is_cancelled_by_way_of_either_server(together):
         until(lambda pid=pid: not alive(pid))
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_while_it_measures(together):
     together.begin(1)
     before = len(together.started())

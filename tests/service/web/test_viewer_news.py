@@ -158,6 +158,7 @@ def test_who_comes_late_is_told_what_is_known(live):
                 assert [said["state"] for name, said in listener if name == "state"] == ["done"]
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_says_how_many_come_first(live):
     first, second = live.ask(), live.ask(batch_size=2)
     # Who asks for what is already being measured shares the job.

@@ -59,6 +59,7 @@ def killed(below: Path, checkpoints: int) -> int:
     return process.exitcode
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(uninterrupted, train, tmp_path):
     # In the middle of the first epoch, then again further on.
     assert [killed(tmp_path, count) for count in (3, 12)] == [-signal.SIGKILL] * 2

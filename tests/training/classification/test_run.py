@@ -326,6 +326,7 @@ PAIR = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_with_twice_the_batch_learns_though_one_dies(tmp_path):
     arguments = (
         *PAIR, "--batch_size", "30", "--checkpoint_minutes", "0", "--resume", "--time_all_reduce",

@@ -159,6 +159,7 @@ def test_frozen_parameters_have_no_gradient():
     assert found.training.gradients == found.parameters - 4 * frozen
 
 
+@pytest.mark.slow
 def test_memory_by_name():
     found = detection.get_model_memory_usage(2, LITE, (3, 64, 64))
     # torchvision's published count for 91 classes.

@@ -297,6 +297,7 @@ def test_made_up_images(detect, tmp_path):
     assert record.boxes > 1
 
 
+@pytest.mark.slow
 def test_tuning_from_the_command_line(detect, tmp_path, monkeypatch):
     """Which setting is taken is a matter of the machine; that it is gone on with, is not."""
     pets(tmp_path / "data")

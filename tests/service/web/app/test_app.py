@@ -81,6 +81,7 @@ def test_durations_are_made_of_the_same_measurement(client, started):
     assert len(started()) == 2
 
 
+@pytest.mark.slow
 def test_what_is_stored_outlives_the_server_and_is_measured_anew_on_wish(serving, started):
     with serving() as client:
         first = client.post(RESOURCE, json=question()).json()["about"]

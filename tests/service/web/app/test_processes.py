@@ -55,6 +55,7 @@ def test_bodies_of_two_lengths(tmp_path):
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_log_that_nobody_reads(tmp_path):
     process = subprocess.Popen(
         [
@@ -87,6 +88,7 @@ def test_a_log_that_cannot_be_written(serving, monkeypatch, tmp_path):
         assert client.post(RESOURCE, json=question()).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_second_server_on_the_same_store(tmp_path):
     with server(tmp_path):
         done = subprocess.run(

@@ -68,6 +68,7 @@ def test_a_store_that_another_program_holds(client, tmp_path):
     assert client.get(RESULTS).json() == []
 
 
+@pytest.mark.slow
 def test_a_job_that_another_program_changes_ends_for_those_who_wait(client, started, tmp_path):
     client.get("/api/v1/models")
     with ThreadPoolExecutor(1) as pool:
@@ -83,6 +84,7 @@ def test_a_job_that_another_program_changes_ends_for_those_who_wait(client, star
     assert client.post(RESOURCE, json=question("slow")).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_result_that_is_damaged_is_measured_anew(client, started, tmp_path):
     other = sqlite3.connect(tmp_path / "service.db", isolation_level=None)
     for number, change in enumerate(("'{'", "'[]'", "json_set(found, '$.forward.value', 9e999)")):
@@ -110,6 +112,7 @@ def test_a_page_that_cannot_be_read_makes_the_server_look_at_all_of_them(client,
     assert (ready.status_code, ready.json()["detail"]) == (503, "the store is damaged: page 3")
 
 
+@pytest.mark.slow
 def test_a_result_that_says_little_is_told_and_measured_anew(client, started):
     for count in (1, 2):
         about = client.post(RESOURCE, json=question("unsteady")).json()["about"]
