@@ -24,7 +24,7 @@ from typing import Any
 
 from layerbench.cluster import service_process
 from layerbench.cluster.connection import connected
-from layerbench.cluster.nodes import Prober, alive, on_node
+from layerbench.cluster.nodes import Prober, alive, last_line, on_node
 from layerbench.environment.orphans import end_with_parent
 from layerbench.errors import LayerbenchError
 from layerbench.records.cluster_nodes import ClusterNode
@@ -95,7 +95,7 @@ class Agent:
         except exceptions.TaskCancelledError:
             self._say({"of": id, "ended": 1, "complaint": "cancelled"})
         except exceptions.RayTaskError as error:
-            self._say({"of": id, "ended": 1, "complaint": str(error).strip().splitlines()[-1]})
+            self._say({"of": id, "ended": 1, "complaint": last_line(error)})
         except exceptions.RayError as error:
             self._say({"of": id, "gone": str(error).strip().splitlines()[0]})
         finally:
